@@ -1,1 +1,89 @@
+//! One adapter per model vendor: it translates and classifies, nothing more.
 
+pub mod error;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use inferq_common::{
+    id::JobId,
+    job::{Json, Route},
+    usage::Usage,
+    vendor::Vendor,
+};
+
+pub use self::error::VendorError;
+
+/// What a worker asks of a vendor: one attempt of one job.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub job_id: JobId,
+    /// Counted from 1.
+    pub attempt: u32,
+    /// The vendor's own name of the model.
+    pub model: String,
+    /// Passed on untouched but for the model's name.
+    pub args: Json,
+    /// Overrides the route that the shape of `args` would choose.
+    pub route: Option<Route>,
+}
+
+/// What a vendor answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The vendor's JSON, untouched.
+    pub response: Json,
+    pub usage: Usage,
+    pub vendor_request_id: Option<String>,
+}
+
+/// One part of a streamed answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Chunk {
+    /// A vendor's own chunk, untouched.
+    Data(Bytes),
+    /// The stream ended as it should; what it consumed.
+    End { usage: Usage, vendor_request_id: Option<String> },
+}
+
+/// The parts of a streamed answer. A stream that ends without [`Chunk::End`] was cut.
+pub type Chunks = BoxStream<'static, Result<Chunk, VendorError>>;
+
+/// Speaks one vendor's format.
+///
+/// An adapter bounds what it reads, never the time: the worker drops the future when the attempt's
+/// timeout passes or the job is cancelled, and that closes the socket. What a vendor needs beyond a
+/// request, such as credentials that are refreshed or requests that are signed, an adapter holds.
+#[async_trait]
+pub trait Adapter: Send + Sync + std::fmt::Debug {
+    /// Makes the call and reads the whole answer.
+    ///
+    /// **Cancel safe:** dropping the future closes the socket.
+    async fn call(&self, call: &Call) -> Result<Reply, VendorError>;
+
+    /// Makes the call and answers with its parts as they arrive.
+    ///
+    /// **Cancel safe:** dropping the future or the stream closes the socket.
+    async fn stream(&self, call: &Call) -> Result<Chunks, VendorError>;
+}
+
+/// The adapters of a process, by vendor.
+#[derive(Debug, Clone, Default)]
+pub struct Registry(BTreeMap<Vendor, Arc<dyn Adapter>>);
+
+impl Registry {
+    pub fn insert(&mut self, vendor: Vendor, adapter: Arc<dyn Adapter>) {
+        self.0.insert(vendor, adapter);
+    }
+
+    pub fn get(&self, vendor: Vendor) -> Option<&Arc<dyn Adapter>> {
+        self.0.get(&vendor)
+    }
+
+    /// The vendors it can serve.
+    pub fn vendors(&self) -> impl Iterator<Item = Vendor> {
+        self.0.keys().copied()
+    }
+}

@@ -1,0 +1,67 @@
+//! Registered models, and the model servers (aliases) in front of them.
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    id::{AccountId, ModelId, ModelServerId},
+    job::Json,
+    vendor::{Vendor, text_enum},
+};
+
+text_enum! {
+    /// What a model is asked for.
+    ModelType {
+        Generic = "generic",
+        Completion = "completion",
+        ChatCompletion = "chat_completion",
+    }
+}
+
+text_enum! {
+    /// Whether a model can be called.
+    ModelStatus {
+        Failed = "failed",
+        Ready = "ready",
+        Deploying = "deploying",
+        DeploymentTimeout = "deployment_timeout",
+    }
+}
+
+text_enum! {
+    /// Who made something.
+    IdentityType { User = "user", ServiceAccount = "service_account" }
+}
+
+/// A registered model. `vendor/name` is unique within its account.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    pub id: ModelId,
+    pub account: AccountId,
+    pub name: String,
+    pub vendor: Vendor,
+    pub model_type: ModelType,
+    /// The seed's `LaunchVendorConfiguration` or `LLMEngineVendorConfiguration`, as it was given.
+    pub vendor_configuration: Option<Json>,
+    pub metadata: Option<Json>,
+    pub status: ModelStatus,
+    pub status_reason: Option<String>,
+    /// Where callbacks of this model's jobs go unless the request names another address.
+    pub default_callback_url: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub created_by_user_id: String,
+    pub created_by_identity_type: IdentityType,
+}
+
+/// The stable front of a swappable model: what a v4 alias names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelServer {
+    pub id: ModelServerId,
+    pub account: AccountId,
+    /// For display only.
+    pub name: String,
+    /// Unique within the account.
+    pub alias: Option<String>,
+    /// What it runs: the id of a registered model, or `vendor/name`.
+    pub model_deployment_id: String,
+    pub created_at: DateTime<Utc>,
+}
