@@ -1,6 +1,5 @@
 //! Why a job did not succeed, as it is stored and shown.
 
-
 use serde::{Deserialize, Serialize};
 
 use crate::vendor::text_enum;

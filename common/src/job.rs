@@ -242,10 +242,21 @@ pub struct IdempotencyKey {
 /// What a finished attempt has to show.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    Succeeded { response: Json, usage: Usage, vendor_request_id: Option<String> },
-    Failed { error: JobError, usage: Usage },
+    Succeeded {
+        response: Json,
+        usage: Usage,
+        vendor_request_id: Option<String>,
+    },
+    Failed {
+        error: JobError,
+        usage: Usage,
+    },
     /// The attempt failed; the job is queued again, not before `run_at`.
-    Retry { error: JobError, usage: Usage, run_at: DateTime<Utc> },
+    Retry {
+        error: JobError,
+        usage: Usage,
+        run_at: DateTime<Utc>,
+    },
     /// The worker hands the job back unfinished, because it stops; the attempt is recorded as lost.
     HandedBack,
 }
@@ -325,6 +336,6 @@ mod tests {
         let text = r#"{"b":1.50,"a":123456789012345678901234567890}"#;
         let json = Json::parse(text).unwrap();
         assert_eq!(serde_json::to_string(&json).unwrap(), text);
-        assert_eq!(format!("{json:?}"), "Json(49 bytes)");
+        assert_eq!(format!("{json:?}"), "Json(45 bytes)");
     }
 }

@@ -3,19 +3,22 @@
 //! Read in this order: the domain (`id` to `retry`) is plain data and pure rules; `store` and
 //! `broker` are the two edges every process shares; the rest serves a process as a whole.
 
-pub mod clock;
-pub mod id;
-pub mod vendor;
-pub mod job;
-pub mod error;
-pub mod usage;
-pub mod model;
 pub mod account;
 pub mod callback;
-pub mod view;
+pub mod clock;
+pub mod error;
+pub mod id;
+pub mod job;
+pub mod model;
 pub mod retry;
+pub mod usage;
+pub mod vendor;
+pub mod view;
 
-pub mod store;
 pub mod broker;
+pub mod store;
 
 pub mod config;
+pub mod instance;
+pub mod shutdown;
+pub mod telemetry;

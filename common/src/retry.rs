@@ -62,7 +62,8 @@ impl RetryPolicy {
             Some(hint) => hint.min(self.max_hint),
             None => self.jittered(tries, class, rng),
         };
-        let starts_at = TimeDelta::from_std(delay).ok().and_then(|wait| now.checked_add_signed(wait));
+        let starts_at =
+            TimeDelta::from_std(delay).ok().and_then(|wait| now.checked_add_signed(wait));
         match (starts_at, job.deadline()) {
             (None, _) => Verdict::GiveUp,
             (Some(starts_at), Some(deadline)) if starts_at >= deadline => Verdict::GiveUp,

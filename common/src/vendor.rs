@@ -2,8 +2,6 @@
 
 use std::{fmt, str::FromStr};
 
-
-
 macro_rules! text_enum {
     (
         $(#[$doc:meta])*

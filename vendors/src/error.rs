@@ -20,10 +20,6 @@ pub struct VendorError {
 
 impl VendorError {
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self {
-            error: JobError::new(class, message),
-            retry_after: None,
-            usage: Usage::default(),
-        }
+        Self { error: JobError::new(class, message), retry_after: None, usage: Usage::default() }
     }
 }

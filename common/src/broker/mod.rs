@@ -113,8 +113,7 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     async fn publish(&self, lane: Lane, message: &Message) -> Result<(), BrokerError>;
 
     /// Consumes one lane, with at most `prefetch` unacknowledged messages.
-    async fn consume(&self, lane: Lane, prefetch: u16)
-    -> Result<Box<dyn Deliveries>, BrokerError>;
+    async fn consume(&self, lane: Lane, prefetch: u16) -> Result<Box<dyn Deliveries>, BrokerError>;
 
     /// Opens the inbox of this instance. Events sent before it is open are lost.
     async fn inbox(&self, instance: InstanceId) -> Result<Box<dyn Inbox>, BrokerError>;

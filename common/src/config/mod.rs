@@ -87,7 +87,8 @@ impl Config {
     }
 
     fn extract(figment: Figment) -> Result<Self, ConfigError> {
-        let config: Self = figment.extract().map_err(|errors| ConfigError::Invalid(words(errors)))?;
+        let config: Self =
+            figment.extract().map_err(|errors| ConfigError::Invalid(words(errors)))?;
         config.database.validate()?;
         config.broker.validate()?;
         config.api.validate()?;

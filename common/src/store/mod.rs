@@ -217,11 +217,7 @@ pub trait JobStore: Send + Sync {
     ) -> Result<Option<(Job, Option<JobResult>)>, StoreError>;
 
     /// The arguments of a job of `account`.
-    async fn find_args(
-        &self,
-        id: JobId,
-        account: &AccountId,
-    ) -> Result<Option<Json>, StoreError>;
+    async fn find_args(&self, id: JobId, account: &AccountId) -> Result<Option<Json>, StoreError>;
 
     async fn list_jobs(
         &self,
@@ -238,11 +234,7 @@ pub trait JobStore: Send + Sync {
 
     /// Deletes jobs that ended before `before`, with all that belongs to them, except those with an
     /// unfinished delivery. Also idempotency records made before `before`. Answers how many jobs.
-    async fn remove_finished(
-        &self,
-        before: DateTime<Utc>,
-        limit: u32,
-    ) -> Result<u64, StoreError>;
+    async fn remove_finished(&self, before: DateTime<Utc>, limit: u32) -> Result<u64, StoreError>;
 }
 
 /// What kind of process an instance is.
@@ -430,10 +422,8 @@ pub trait ModelStore: Send + Sync {
         account: &AccountId,
     ) -> Result<Option<ModelServer>, StoreError>;
 
-    async fn list_model_servers(
-        &self,
-        account: &AccountId,
-    ) -> Result<Vec<ModelServer>, StoreError>;
+    async fn list_model_servers(&self, account: &AccountId)
+    -> Result<Vec<ModelServer>, StoreError>;
 }
 
 /// A signing secret of an account.

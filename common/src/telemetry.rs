@@ -1,0 +1,33 @@
+//! What a process says about itself: the names of metrics and log fields, and their subscribers.
+
+/// Names of metrics. Labels come from closed sets, never from ids.
+pub mod metric {
+    /// Counter by `vendor` and `priority`.
+    pub const JOBS_SUBMITTED: &str = "inferq_jobs_submitted_total";
+    /// Counter by `vendor` and `status`.
+    pub const JOBS_FINISHED: &str = "inferq_jobs_finished_total";
+    /// Gauge by `lane`: queued jobs in the store.
+    pub const QUEUE_DEPTH: &str = "inferq_queue_depth";
+    /// Gauge by `vendor`: attempts running in this process.
+    pub const ATTEMPTS_RUNNING: &str = "inferq_attempts_running";
+    /// Histogram by `vendor`: from ready to run to claimed.
+    pub const QUEUE_WAIT: &str = "inferq_queue_wait_seconds";
+    /// Histogram by `vendor` and `outcome` (`succeeded` or the error's class).
+    pub const ATTEMPT_DURATION: &str = "inferq_attempt_duration_seconds";
+    /// Histogram by `vendor` and `status`: from submit to the final status.
+    pub const JOB_DURATION: &str = "inferq_job_duration_seconds";
+    /// Counter by `class`.
+    pub const RETRIES: &str = "inferq_retries_total";
+    /// Counter by `outcome`: `delivered`, `retried`, `failed`.
+    pub const CALLBACK_ATTEMPTS: &str = "inferq_callback_attempts_total";
+    /// Gauge: age of the oldest due callback.
+    pub const CALLBACK_LAG: &str = "inferq_callback_lag_seconds";
+    /// Counter by `kind`: `instance_lost`, `requeued`, `republished`, `expired`, `failed`, `removed`.
+    pub const SWEEPER_REPAIRS: &str = "inferq_sweeper_repairs_total";
+    /// Histogram by `kind`: `submit`, `claim`, `finish`.
+    pub const GROUP_SIZE: &str = "inferq_group_commit_size";
+    /// Histogram by `route`, `method` and `status`.
+    pub const HTTP_DURATION: &str = "inferq_http_request_duration_seconds";
+    /// Gauge: publishes waiting for the broker in this process.
+    pub const PUBLISH_BACKLOG: &str = "inferq_publish_backlog";
+}
