@@ -22,6 +22,9 @@ const KEEP_UP_EVERY: Duration = Duration::from_secs(5);
 ///
 /// Every call answers the same handle. Where another recorder is installed already (a test's), the
 /// handle renders nothing.
+///
+/// # Panics
+/// Never: the bounds of the histograms are constants.
 pub fn install_metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE
