@@ -16,9 +16,13 @@ pub mod vendor;
 pub mod view;
 
 pub mod broker;
+pub mod publisher;
 pub mod store;
 
 pub mod config;
 pub mod instance;
 pub mod shutdown;
 pub mod telemetry;
+
+#[cfg(feature = "testing")]
+pub mod testing;
