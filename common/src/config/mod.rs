@@ -96,7 +96,18 @@ impl Config {
     /// `Invalid` for an unreadable file, an unknown key or a wrong type, `Refused` for a value out
     /// of range; each is one line that names the key.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::extract(&sources::layered(file))
+        Self::load_with(file, &[])
+    }
+
+    /// Like [`Self::load`], with settings (key and value) that stand above all others.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(
+        file: Option<&Path>,
+        settings: &[(&'static str, &str)],
+    ) -> Result<Self, ConfigError> {
+        Self::extract(&sources::with_settings(sources::layered(file), settings))
     }
 
     fn extract(figment: &Figment) -> Result<Self, ConfigError> {

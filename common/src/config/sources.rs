@@ -5,7 +5,7 @@ use std::path::Path;
 use figment::{
     Figment, Metadata, Profile, Provider,
     error::{Actual, Kind},
-    providers::{Env, Format as _, Toml},
+    providers::{Env, Format as _, Serialized, Toml},
     value::{Dict, Map, Value},
 };
 use serde::de::DeserializeOwned;
@@ -45,6 +45,14 @@ pub(super) fn layered(file: Option<&Path>) -> Figment {
         figment = with_variable(figment, &name, key.as_str(), &value);
     }
     figment
+}
+
+/// The same with settings of the command line on top.
+pub(super) fn with_settings(figment: Figment, settings: &[(&'static str, &str)]) -> Figment {
+    settings.iter().fold(figment, |figment, (key, value)| {
+        let nested = figment::util::nest(key, Value::from(*value));
+        figment.merge(Serialized::defaults(nested))
+    })
 }
 
 /// An empty variable is taken as unset: that is how compose files and CI leave one out.
