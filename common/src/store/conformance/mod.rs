@@ -24,7 +24,7 @@ mod retention;
 mod schedule;
 mod submit;
 
-use self::builders::*;
+use self::{builders::*, deliveries::an_attempt};
 use std::{any::Any, ops::Deref};
 
 pub use self::{
@@ -118,6 +118,61 @@ macro_rules! store_conformance_cases {
             a_job_without_a_callback_owes_none
             times_keep_their_microseconds
             an_empty_usage_stays_empty
+            due_jobs_are_taken_once_and_only_when_due
+            overdue_jobs_are_found_lane_by_lane
+            a_job_is_overdue_from_when_it_was_last_ready
+            a_queued_job_expires_at_its_deadline
+            a_job_that_has_started_no_longer_expires
+            lanes_count_what_is_unfinished
+            the_jobs_of_a_lost_instance_run_elsewhere
+            a_rescued_job_that_waits_goes_on_waiting
+            a_rescue_is_done_in_steps_and_by_one_of_many
+            a_lost_instance_rescues_nothing
+            a_job_that_lost_too_many_processes_fails
+            a_failure_between_losses_does_not_count_as_one
+            a_job_cancelled_before_the_rescue_stays_cancelled
+            retention_removes_all_that_belongs_to_a_job
+            retention_waits_for_deliveries
+            retention_takes_the_oldest_first_and_no_more_than_it_may
+            an_old_key_is_forgotten_while_its_job_goes_on
+            lists_are_paged_both_ways_in_both_orders
+            lists_are_filtered
+            a_listed_job_is_whole
+            a_heartbeat_keeps_an_instance_alive
+            silence_beyond_the_grace_loses_an_instance_for_good
+            the_grace_counts_from_the_last_heartbeat
+            a_retired_instance_is_lost
+            an_owner_retires_all_others
+            an_instance_is_forgotten_once_it_holds_nothing
+            a_lost_instance_can_do_nothing
+            a_store_knows_itself
+            a_closed_store_is_unavailable
+            a_delivery_is_claimed_with_all_its_callback_needs
+            a_delivery_is_signed_with_active_secrets_alone
+            a_delivered_callback_is_over
+            a_failed_attempt_is_repeated_when_it_is_due
+            deliveries_go_oldest_first_with_a_cap_per_host
+            racing_instances_claim_each_delivery_once
+            a_delivery_of_a_lost_instance_is_due_again
+            a_redelivery_begins_anew_and_goes_on_counting
+            the_oldest_due_delivery_tells_the_lag
+            deliveries_belong_to_an_account
+            a_model_comes_back_as_it_was_added
+            a_second_model_of_a_name_conflicts_or_updates
+            a_model_added_from_many_sides_is_added_once
+            models_are_listed_filtered_and_counted
+            another_accounts_model_is_not_there
+            a_model_server_is_found_by_id_and_alias
+            an_alias_is_unique_within_its_account
+            an_alias_added_from_many_sides_is_added_once
+            an_account_is_made_once
+            a_key_comes_back_as_it_was_added
+            a_key_is_added_once
+            a_key_needs_its_accounts
+            keys_are_listed_for_all_whose_account_they_open
+            a_revoked_key_stays_revoked
+            a_rotated_secret_signs_until_its_end
+            random_moves_keep_to_the_state_machine
         }
     };
     (@stamp ($fixture:expr) $($case:ident)+) => {$(
