@@ -55,8 +55,10 @@ impl OpenAi {
     /// # Errors
     /// A sentence for an operator: which setting is at fault, or that TLS cannot be set up.
     pub fn new(config: &VendorConfig, clock: Arc<dyn Clock>) -> Result<Self, String> {
-        let default_url = || Url::parse(wire::BASE_URL).expect("the constant is an address");
-        let base_url = config.base_url.clone().unwrap_or_else(default_url);
+        let base_url = match &config.base_url {
+            Some(url) => url.clone(),
+            None => Url::parse(wire::BASE_URL).map_err(|error| format!("base_url: {error}"))?,
+        };
         let key = config.api_key.as_ref().map(|key| key.expose_secret().trim());
         let key = key.filter(|key| !key.is_empty());
         Ok(Self {
