@@ -22,7 +22,7 @@ const CHAT: &str = r#"{"messages":[]}"#;
 /// Calls a server that answers with these bytes and closes.
 async fn call_with_answer(bytes: impl Into<Vec<u8>>) -> VendorError {
     let server = Server::answering(bytes).await;
-    soon(server.adapter(|_| {}).call(&call(CHAT))).await.unwrap_err()
+    soon(server.adapter(|_| {}).call(&call(CHAT))).await.expect_err("it cannot succeed")
 }
 
 fn with_length(content_type: &str, length: usize, body: &str) -> String {
@@ -179,7 +179,7 @@ async fn endless(head: String) -> (Server, mpsc::UnboundedReceiver<usize>) {
     let server = Server::start(move |mut socket| {
         let (sent, head) = (sent.clone(), Arc::clone(&head));
         async move {
-            socket.write_all(head.as_bytes()).await.unwrap();
+            socket.write_all(head.as_bytes()).await.expect("the client is there");
             let _ = sent.send(pour(socket).await);
         }
     })
@@ -254,7 +254,7 @@ impl Bits {
     /// Adds a number, its lowest bit first.
     fn push(&mut self, number: u32, n_bits: u32) {
         for bit in 0..n_bits {
-            if self.n_bits % 8 == 0 {
+            if self.n_bits.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             if number >> bit & 1 == 1 {
@@ -276,7 +276,7 @@ async fn silent_after(first: &'static str) -> (Server, mpsc::UnboundedReceiver<I
     let server = Server::start(move |mut socket| {
         let closed = closed.clone();
         async move {
-            socket.write_all(first.as_bytes()).await.unwrap();
+            socket.write_all(first.as_bytes()).await.expect("the client is there");
             let mut rest = Vec::new();
             let _ = socket.read_to_end(&mut rest).await;
             let _ = closed.send(Instant::now());
@@ -416,4 +416,41 @@ async fn a_slow_drip_is_an_answer_all_the_same() {
     .await;
     let reply = soon(server.adapter(|_| {}).call(&call(CHAT))).await.unwrap();
     assert_eq!(reply.response.as_str(), r#"{"choices":[{"text":"drip"}]}"#);
+}
+
+#[tokio::test]
+async fn one_connection_serves_call_after_call() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let adapter = adapter(&format!("http://{}/v1", listener.local_addr().unwrap()), |_| {});
+    let serve = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        loop {
+            let mut request = vec![0; 4096];
+            if socket.read(&mut request).await.unwrap() == 0 {
+                break;
+            }
+            let answer = if request.windows(5).any(|text| text == b"event") {
+                let chunk = "data: [DONE]\n\n";
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+                format!("{head}content-length: {}\r\n\r\n{chunk}", chunk.len())
+            } else {
+                with_length("application/json", 2, "{}")
+            };
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    };
+    let calls = async {
+        for _ in 0..3 {
+            adapter.call(&call(CHAT)).await.unwrap();
+            let chunks = adapter.stream(&call(CHAT)).await.unwrap();
+            assert_eq!(chunks.count().await, 1);
+        }
+    };
+    soon(async {
+        tokio::select! {
+            () = serve => panic!("the client closed the connection"),
+            () = calls => {}
+        }
+    })
+    .await;
 }
