@@ -8,7 +8,7 @@ mod convert;
 mod stream;
 mod wire;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::{
@@ -41,7 +41,6 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 ///
 /// `args` go out and the response comes back byte for byte; only `model`, and `stream` with its
 /// options, are the adapter's. Waits that the vendor asks for are taken from `clock`.
-#[derive(Debug)]
 pub struct OpenAi {
     http: Http,
     base_url: Url,
@@ -49,6 +48,13 @@ pub struct OpenAi {
     headers: HeaderMap,
     idle_timeout: Duration,
     clock: Arc<dyn Clock>,
+}
+
+/// Only the host: an address may carry a password or a key in its query.
+impl fmt::Debug for OpenAi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAi").field("host", &self.base_url.host_str()).finish_non_exhaustive()
+    }
 }
 
 impl OpenAi {
