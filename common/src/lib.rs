@@ -9,13 +9,16 @@ pub mod clock;
 pub mod error;
 pub mod id;
 pub mod job;
+pub mod members;
 pub mod model;
 pub mod retry;
+pub mod route;
 pub mod usage;
 pub mod vendor;
 pub mod view;
 
 pub mod broker;
+pub mod publisher;
 pub mod store;
 
 pub mod config;
@@ -23,3 +26,6 @@ pub mod egress;
 pub mod instance;
 pub mod shutdown;
 pub mod telemetry;
+
+#[cfg(feature = "testing")]
+pub mod testing;
