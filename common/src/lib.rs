@@ -22,3 +22,6 @@ pub mod config;
 pub mod instance;
 pub mod shutdown;
 pub mod telemetry;
+
+#[cfg(feature = "testing")]
+pub mod testing;

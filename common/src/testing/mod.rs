@@ -1,0 +1,3 @@
+//! Servers for tests: the ones the environment names, else containers, else installed programs.
+
+pub mod postgres;
