@@ -9,6 +9,7 @@
 
 pub mod group;
 pub mod path;
+pub mod postgres;
 pub(crate) mod rows;
 
 use std::{sync::Arc, time::Duration};
