@@ -11,6 +11,7 @@ pub mod group;
 pub mod path;
 pub mod postgres;
 pub(crate) mod rows;
+pub mod sqlite;
 
 use std::{sync::Arc, time::Duration};
 
