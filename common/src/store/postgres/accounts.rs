@@ -29,14 +29,15 @@ macro_rules! key_columns {
 
 const FIND_KEY: &str = concat!("SELECT ", key_columns!(), " FROM api_keys WHERE hash = $1");
 
-const LIST_KEYS: &str = concat!("SELECT ", key_columns!(), " FROM api_keys ORDER BY api_key_id");
+const LIST_KEYS: &str =
+    concat!("SELECT ", key_columns!(), " FROM api_keys ORDER BY created_at, api_key_id");
 
 const LIST_KEYS_OF: &str = concat!(
     "SELECT ",
     key_columns!(),
     " FROM api_keys WHERE account_id = $1 OR api_key_id IN (
         SELECT api_key_id FROM api_key_accounts WHERE account_id = $1
-    ) ORDER BY api_key_id"
+    ) ORDER BY created_at, api_key_id"
 );
 
 const ENSURE_ACCOUNT: &str = "
@@ -64,9 +65,13 @@ SELECT api_key_id FROM added";
 /// Rotations of one account go one after the other: each locks its account.
 const LOCK_ACCOUNT: &str = "SELECT account_id FROM accounts WHERE account_id = $1 FOR UPDATE";
 
+/// One that was rotated out before keeps its earlier end.
 const RETIRE_SECRETS: &str = "
 UPDATE webhook_secrets SET expires_at = $2
 WHERE account_id = $1 AND (expires_at IS NULL OR expires_at > $2)";
+
+const REMOVE_SECRETS: &str =
+    "DELETE FROM webhook_secrets WHERE account_id = $1 AND expires_at <= $2";
 
 const ADD_SECRET: &str =
     "INSERT INTO webhook_secrets (account_id, secret, created_at) VALUES ($1, $2, $3)";
@@ -193,6 +198,11 @@ impl AccountStore for PostgresStore {
                 sqlx::query(RETIRE_SECRETS)
                     .bind(account.as_str())
                     .bind(old_expires_at)
+                    .execute(&mut *transaction)
+                    .await?;
+                sqlx::query(REMOVE_SECRETS)
+                    .bind(account.as_str())
+                    .bind(now)
                     .execute(&mut *transaction)
                     .await?;
                 sqlx::query(ADD_SECRET)

@@ -12,7 +12,7 @@ use crate::{
 
 /// A job locked by another statement is being claimed, cancelled, expired or republished; whoever
 /// does that sees to it, so it is skipped, not waited for.
-const CLAIM: &str = concat!(
+pub(super) const CLAIM: &str = concat!(
     "
 WITH due AS (
     SELECT job_id

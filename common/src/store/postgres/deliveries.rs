@@ -97,6 +97,7 @@ WITH ended AS (
     SET status = $4, instance_id = NULL, next_attempt_at = $5,
         finished_at = CASE WHEN $4 <> 'pending' THEN $8 END
     WHERE delivery_id = $1 AND status = 'delivering' AND instance_id = $2 AND attempt = $3
+        AND EXISTS (SELECT FROM instances WHERE instance_id = $2 AND lost_at IS NULL)
     RETURNING delivery_id
 )
 INSERT INTO delivery_attempts (
@@ -193,7 +194,7 @@ impl DeliveryStore for PostgresStore {
                     .bind(count(claim.delivery.attempt))
                     .bind(status.as_str())
                     .bind(next_attempt_at)
-                    .bind(count(attempt.number))
+                    .bind(count(claim.number))
                     .bind(attempt.started_at)
                     .bind(attempt.finished_at)
                     .bind(attempt.status_code.map(i32::from))

@@ -21,7 +21,7 @@ use crate::{
 /// `ended` is what the claims still held; all else is written from it alone.
 ///
 /// Documents are picked by their position, so that they are not carried through the steps.
-const FINISH: &str = "
+pub(super) const FINISH: &str = "
 WITH ended AS (
     UPDATE jobs
     SET status = input.status,

@@ -62,12 +62,17 @@ FROM unnest($6::uuid[], $7::int4[], $8::uuid[], $9::timestamptz[])
     AS tried (job_id, number, instance_id, started_at)";
 
 const FREE_DELIVERIES: &str = "
+WITH held AS (
+    SELECT deliveries.delivery_id
+    FROM instances JOIN deliveries ON deliveries.instance_id = instances.instance_id
+    WHERE instances.lost_at IS NOT NULL AND deliveries.status = 'delivering'
+        AND EXISTS (SELECT FROM instances WHERE instance_id = $1 AND lost_at IS NULL)
+    LIMIT $3
+    FOR UPDATE OF deliveries SKIP LOCKED
+)
 UPDATE deliveries SET status = 'pending', instance_id = NULL, next_attempt_at = $2
-FROM instances
-WHERE instances.lost_at IS NOT NULL
-    AND deliveries.instance_id = instances.instance_id
-    AND deliveries.status = 'delivering'
-    AND EXISTS (SELECT FROM instances WHERE instance_id = $1 AND lost_at IS NULL)";
+FROM held
+WHERE deliveries.delivery_id = held.delivery_id";
 
 const FORGET: &str = "
 DELETE FROM instances
@@ -154,6 +159,7 @@ impl InstanceStore for PostgresStore {
                 let freed = sqlx::query(FREE_DELIVERIES)
                     .bind(to.as_uuid())
                     .bind(now)
+                    .bind(i64::from(limit))
                     .execute(&mut *transaction)
                     .await?;
                 rescued.deliveries = freed.rows_affected();

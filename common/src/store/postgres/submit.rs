@@ -23,7 +23,7 @@ const MAX_ROUNDS: usize = 3;
 /// `won` waits for other transactions that add the same key. One that it loses to has committed
 /// then, so the statement that reads the winner's job sees it. All add in the order of the keys,
 /// so that none waits for one that waits for it.
-const SUBMIT: &str = "
+pub(super) const SUBMIT: &str = "
 WITH input AS (
     SELECT * FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[],
@@ -62,7 +62,7 @@ FROM input
 WHERE idempotency_key IS NULL OR job_id IN (SELECT job_id FROM won)
 RETURNING job_id";
 
-const REPEATED: &str = concat!(
+pub(super) const REPEATED: &str = concat!(
     "SELECT wanted.position, idempotency_keys.fingerprint, ",
     job_columns!(),
     "
