@@ -19,6 +19,9 @@ pub mod broker;
 pub mod store;
 
 pub mod config;
+pub mod inbox;
 pub mod instance;
+pub mod outage;
 pub mod shutdown;
+pub mod sweeper;
 pub mod telemetry;
