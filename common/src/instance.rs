@@ -271,3 +271,65 @@ impl Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, Utc};
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn an_instance() -> CurrentInstance {
+        CurrentInstance::new(InstanceId::new(DateTime::<Utc>::UNIX_EPOCH))
+    }
+
+    /// Renews each second, `n` times, from now on.
+    async fn renew(instance: &CurrentInstance, n: u32) {
+        for _ in 0..n {
+            instance.renewed(Instant::now());
+            advance(HEARTBEAT_EVERY).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewals_are_steady_while_none_is_missed() {
+        let instance = an_instance();
+        assert_eq!(instance.steady_for(), Duration::ZERO, "it was never renewed");
+        renew(&instance, 3).await;
+        assert_eq!(instance.steady_for(), Duration::from_secs(3));
+        instance.missed();
+        assert_eq!(instance.steady_for(), Duration::ZERO);
+        renew(&instance, 2).await;
+        assert!(instance.steady_for() < GRACE, "after an outage nobody is judged early");
+        renew(&instance, 1).await;
+        assert!(instance.steady_for() >= GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_suspended_starts_to_count_anew() {
+        let instance = an_instance();
+        renew(&instance, 5).await;
+        advance(Duration::from_secs(60)).await;
+        assert_eq!(instance.steady_for(), Duration::ZERO);
+        assert!(!instance.is_fresh());
+        renew(&instance, 1).await;
+        assert!(instance.is_fresh());
+        assert_eq!(instance.steady_for(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_learns_of_loss_and_of_the_new_id() {
+        let instance = an_instance();
+        let old = instance.id();
+        renew(&instance, 1).await;
+        instance.lost();
+        instance.gone(old).await;
+        assert!(!instance.is_fresh() && !instance.is_current(old));
+        let new = InstanceId::new(DateTime::<Utc>::UNIX_EPOCH + chrono::TimeDelta::seconds(1));
+        instance.replace(new);
+        instance.replaced(old).await;
+        assert!(instance.is_current(new) && !instance.is_fresh());
+        instance.renewed(Instant::now());
+        instance.fresh().await;
+    }
+}

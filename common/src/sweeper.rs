@@ -199,8 +199,7 @@ impl Sweeper {
             .increment(1);
         info!(job.id = %job.id, "job has expired");
         let Some(waits_at) = job.reply_to else { return };
-        let event =
-            Event::Finished { job_id: job.id, status, attempt: job.attempt, result: None };
+        let event = Event::Finished { job_id: job.id, status, attempt: job.attempt, result: None };
         if let Err(error) = self.broker.send(waits_at, &event).await {
             debug!(%error, "the event was not sent; who waits looks into the store");
         }
@@ -208,8 +207,13 @@ impl Sweeper {
 
     /// The slow net: where a lane's queue is empty, its long-ready jobs have lost their messages.
     async fn net(&self, stop: &CancellationToken) -> Result<(), SweepError> {
-        let queued: HashMap<Lane, u64> =
-            self.store.count_lanes().await?.iter().map(|count| (count.lane, count.queued)).collect();
+        let queued: HashMap<Lane, u64> = self
+            .store
+            .count_lanes()
+            .await?
+            .iter()
+            .map(|count| (count.lane, count.queued))
+            .collect();
         for lane in Lane::all().filter(|lane| Vendor::SERVED.contains(&lane.vendor)) {
             let queued = queued.get(&lane).copied().unwrap_or(0);
             #[expect(clippy::cast_precision_loss, reason = "a gauge is an f64")]

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt as _;
 use inferq_common::{
     broker::{Event, MAX_INLINE_RESULT_BYTES},
-    error::{ErrorClass, JobError},
+    error::ErrorClass,
     job::{Job, JobResult, JobStatus, Outcome},
     retry::{RetryPolicy, Verdict},
     store::{Claim, Wakeup},
@@ -18,7 +18,7 @@ use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, debug, error, info, info_span};
 
-use crate::{running::Held, runner::Runner};
+use crate::{runner::Runner, running::Held};
 
 /// A wait up to this stays in the worker; a longer one frees its place.
 const SHORT_WAIT: TimeDelta = TimeDelta::seconds(2);
@@ -286,5 +286,151 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use inferq_common::{
+        id::{AccountId, JobId},
+        job::{Json, Limits, Operation, Priority},
+        usage::Usage,
+        vendor::Vendor,
+    };
+    use rand::{SeedableRng as _, rngs::StdRng};
+
+    use super::*;
+
+    const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+    fn a_job(limits: Limits) -> Job {
+        Job {
+            id: JobId::new(NOW),
+            account: "acme".parse::<AccountId>().unwrap(),
+            operation: Operation::Inference,
+            alias: None,
+            vendor: Vendor::OpenAi,
+            model: "m".into(),
+            model_id: None,
+            retry_of: None,
+            priority: Priority::Normal,
+            status: JobStatus::Running,
+            attempt: 1,
+            lost_attempts: 0,
+            limits,
+            route: None,
+            stream: false,
+            callback_url: None,
+            metadata: None,
+            reply_to: None,
+            created_at: NOW,
+            run_at: None,
+            expires_at: None,
+            started_at: Some(NOW),
+            attempt_started_at: Some(NOW),
+            finished_at: None,
+        }
+    }
+
+    fn limits(timeout: u64, total: Option<u64>) -> Limits {
+        Limits {
+            timeout: Duration::from_secs(timeout),
+            total_timeout: total.map(Duration::from_secs),
+            ..Limits::default()
+        }
+    }
+
+    fn decided(job: &Job, end: End) -> Option<Outcome> {
+        decide(&RetryPolicy::default(), job, end, NOW, &mut StdRng::seed_from_u64(7))
+    }
+
+    fn failure(class: ErrorClass) -> End {
+        End::Failed(VendorError::new(class, "why"))
+    }
+
+    #[test]
+    fn an_attempt_has_its_own_timeout_or_what_is_left_of_the_total() {
+        let at = |seconds| NOW + TimeDelta::seconds(seconds);
+        let job = a_job(limits(60, None));
+        assert_eq!(Limit::of(&job, at(1000)).unwrap().time, Duration::from_secs(60));
+        let job = a_job(limits(60, Some(90)));
+        assert_eq!(Limit::of(&job, at(10)).unwrap().time, Duration::from_secs(60));
+        assert_eq!(Limit::of(&job, at(50)).unwrap().time, Duration::from_secs(40));
+        for late in [at(90), at(91)] {
+            let error = Limit::of(&job, late).err().unwrap().error;
+            assert_eq!(error.class, ErrorClass::Expired);
+            assert_eq!(
+                error.message,
+                "the total timeout of 90 s passed before the attempt could start"
+            );
+        }
+    }
+
+    #[test]
+    fn a_timeout_says_who_was_silent_for_how_long() {
+        let message = |limits, after| {
+            let job = a_job(limits);
+            let error =
+                Limit::of(&job, NOW + TimeDelta::seconds(after)).unwrap().passed(&job).error;
+            assert_eq!(error.class, ErrorClass::Timeout);
+            error.message
+        };
+        assert_eq!(message(limits(60, None), 0), "no answer from openai within 60 s");
+        assert_eq!(message(limits(60, Some(600)), 0), "no answer from openai within 60 s");
+        assert_eq!(
+            message(limits(60, Some(90)), 50),
+            "no answer from openai within the total timeout of 90 s"
+        );
+    }
+
+    #[test]
+    fn what_cannot_get_better_is_not_retried() {
+        let job = a_job(limits(60, None));
+        for class in [ErrorClass::InvalidRequest, ErrorClass::Internal, ErrorClass::Expired] {
+            assert!(matches!(decided(&job, failure(class)), Some(Outcome::Failed { .. })));
+        }
+    }
+
+    #[test]
+    fn retries_end_with_their_number() {
+        let mut job = a_job(limits(60, None));
+        for attempt in 1..=2 {
+            job.attempt = attempt;
+            let outcome = decided(&job, failure(ErrorClass::Transient));
+            assert!(matches!(outcome, Some(Outcome::Retry { .. })), "{outcome:?}");
+        }
+        job.attempt = 3;
+        let outcome = decided(&job, failure(ErrorClass::Transient));
+        assert!(matches!(outcome, Some(Outcome::Failed { .. })), "{outcome:?}");
+    }
+
+    #[test]
+    fn the_wait_is_the_one_the_vendor_asked_for() {
+        let job = a_job(limits(60, None));
+        let mut error = VendorError::new(ErrorClass::RateLimited, "slow down");
+        error.retry_after = Some(Duration::from_secs(17));
+        let Some(Outcome::Retry { run_at, .. }) = decided(&job, End::Failed(error)) else {
+            panic!("a rate limit is retried")
+        };
+        assert_eq!(run_at, NOW + TimeDelta::seconds(17));
+    }
+
+    #[test]
+    fn a_revoked_attempt_writes_nothing_and_an_interrupted_one_is_handed_back() {
+        let job = a_job(limits(60, None));
+        assert_eq!(decided(&job, End::Revoked), None);
+        assert_eq!(decided(&job, End::Interrupted), Some(Outcome::HandedBack));
+    }
+
+    #[test]
+    fn only_small_results_travel_in_the_event() {
+        let result = |bytes: usize| JobResult {
+            response: Some(Json::parse(format!("\"{}\"", "x".repeat(bytes - 2))).unwrap()),
+            error: None,
+            usage: Usage::default(),
+        };
+        assert!(fits_in_line(&result(MAX_INLINE_RESULT_BYTES)));
+        assert!(!fits_in_line(&result(MAX_INLINE_RESULT_BYTES + 1)));
+        assert!(fits_in_line(&JobResult::default()));
     }
 }

@@ -1,14 +1,16 @@
 //! What the attempts of this process share.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use inferq_common::{
+    error::{ErrorClass, JobError},
     id::JobId,
+    job::Outcome,
     outage::{Outage, pause_after},
     retry::RetryPolicy,
     store::{Claim, StoreError, group::GroupError},
+    usage::Usage,
 };
-use inferq_common::job::Outcome;
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
@@ -18,13 +20,14 @@ use crate::Worker;
 /// A result the store refused this often, while it can be reached, cannot be stored.
 const MAX_REFUSALS: u32 = 5;
 
+/// A worker at work: its parts, its attempts and its ways to stop.
 pub(crate) struct Runner {
     pub(crate) worker: Worker,
     pub(crate) retry: RetryPolicy,
     /// Owns the task of each attempt.
     pub(crate) attempts: TaskTracker,
     /// Rung when a job with a callback has ended here.
-    pub(crate) callback_due: std::sync::Arc<Notify>,
+    pub(crate) callback_due: Arc<Notify>,
     /// Take no new work.
     pub(crate) soft: CancellationToken,
     /// Stop the calls in flight and give their jobs back.
@@ -41,7 +44,7 @@ impl Runner {
             worker,
             retry: RetryPolicy::default(),
             attempts: TaskTracker::new(),
-            callback_due: std::sync::Arc::default(),
+            callback_due: Arc::default(),
             soft,
             hand_back: CancellationToken::new(),
             give_up: CancellationToken::new(),
@@ -108,11 +111,8 @@ fn is_refusal(error: &GroupError) -> bool {
     }
 }
 
+/// What a job ends with whose own result could not be stored.
 fn unstorable() -> Outcome {
-    use inferq_common::error::{ErrorClass, JobError};
     let message = "the result could not be stored; this is a defect of inferq";
-    Outcome::Failed {
-        error: JobError::new(ErrorClass::Internal, message),
-        usage: inferq_common::usage::Usage::default(),
-    }
+    Outcome::Failed { error: JobError::new(ErrorClass::Internal, message), usage: Usage::default() }
 }
