@@ -2,6 +2,7 @@
 //! and records what came of them.
 
 mod attempt;
+pub mod callback;
 mod claims;
 mod consumer;
 mod runner;
@@ -14,6 +15,7 @@ use inferq_common::{
     broker::SharedBroker,
     clock::Clock,
     config::{CallbacksConfig, WorkerConfig},
+    egress::Guard,
     instance::CurrentInstance,
     publisher::Publisher,
     shutdown::Shutdown,
@@ -25,8 +27,8 @@ use tokio::{task::JoinSet, time::timeout};
 use tracing::{error, info, warn};
 use url::Url;
 
-use self::runner::Runner;
 pub use self::running::Running;
+use self::{callback::Callbacks, runner::Runner};
 
 /// How long handing back may take before what is left is dropped for others to find.
 const HAND_BACK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -67,6 +69,7 @@ pub async fn run(worker: Worker, shutdown: Shutdown) {
     }
     let mut helpers = JoinSet::new();
     helpers.spawn(claims::watch(Arc::clone(&runner)));
+    helpers.spawn(callback::run(callbacks(&runner), shutdown.clone()));
 
     shutdown.soft.cancelled().await;
     info!(attempts = runner.worker.running.count(), "worker stops: it takes no new jobs");
@@ -90,6 +93,19 @@ async fn hand_back(runner: &Runner) {
         warn!("not all could be handed back; others will find them");
         runner.give_up.cancel();
         runner.attempts.wait().await;
+    }
+}
+
+fn callbacks(runner: &Runner) -> Callbacks {
+    let Worker { store, instance, callbacks, public_url, clock, .. } = &runner.worker;
+    Callbacks {
+        store: Arc::clone(store),
+        instance: instance.clone(),
+        guard: Arc::new(Guard::new(callbacks.allow_networks.clone())),
+        config: callbacks.clone(),
+        public_url: public_url.clone(),
+        clock: Arc::clone(clock),
+        due: Arc::clone(&runner.callback_due),
     }
 }
 
