@@ -16,6 +16,7 @@ pub mod vendor;
 pub mod view;
 
 pub mod broker;
+pub mod publisher;
 pub mod store;
 
 pub mod config;
@@ -26,3 +27,6 @@ pub mod outage;
 pub mod shutdown;
 pub mod sweeper;
 pub mod telemetry;
+
+#[cfg(feature = "testing")]
+pub mod testing;
