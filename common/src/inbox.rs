@@ -12,6 +12,7 @@ use crate::{
     instance::CurrentInstance,
     outage::Outage,
     shutdown::Shutdown,
+    telemetry::field,
 };
 
 /// Takes a [`Event::Finished`] for a caller that waits in this process.
@@ -84,7 +85,7 @@ impl Hub {
             match self.broker.inbox(id).await {
                 Ok(inbox) => {
                     outage.succeeded();
-                    debug!(instance.id = %id, "inbox is open");
+                    debug!({ field::INSTANCE_ID } = %id, "inbox is open");
                     if self.pass_on(inbox, id).await.is_break() {
                         return;
                     }

@@ -14,6 +14,7 @@ use crate::{
     id::InstanceId,
     outage::{Outage, chain},
     store::{NewInstance, SharedStore, StoreError},
+    telemetry::field,
 };
 
 /// How often an instance renews its heartbeat.
@@ -232,7 +233,7 @@ impl Member {
             return Ok(());
         }
         if self.phase == Phase::Registered {
-            warn!(instance.id = %id, "the store holds this process for lost; it registers anew");
+            warn!({ field::INSTANCE_ID } = %id, "the store holds this process for lost; it registers anew");
             self.current.lost();
         }
         let id = InstanceId::new(self.clock.now());
@@ -256,7 +257,7 @@ impl Member {
             self.store.retire_others(id).await?;
         }
         self.phase = Phase::Registered;
-        info!(instance.id = %id, role = self.identity.role, "instance is registered");
+        info!({ field::INSTANCE_ID } = %id, role = self.identity.role, "instance is registered");
         Ok(())
     }
 

@@ -24,7 +24,7 @@ use crate::{
     publisher::Publisher,
     shutdown::Shutdown,
     store::{Rescued, SharedStore, StoreError, Wakeup},
-    telemetry::metric,
+    telemetry::{field, metric},
     vendor::Vendor,
 };
 
@@ -143,7 +143,7 @@ impl Sweeper {
     async fn rescue(&self, stop: &CancellationToken) -> Result<(), SweepError> {
         if self.instance.steady_for() >= GRACE {
             for id in self.store.judge(GRACE).await? {
-                warn!(instance.id = %id, "instance is lost");
+                warn!({ field::INSTANCE_ID } = %id, "instance is lost");
                 repaired("instance_lost", 1);
             }
         }
@@ -197,7 +197,7 @@ impl Sweeper {
         let (vendor, status) = (job.vendor.as_str(), JobStatus::Expired);
         counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str())
             .increment(1);
-        info!(job.id = %job.id, "job has expired");
+        info!({ field::JOB_ID } = %job.id, "job has expired");
         let Some(waits_at) = job.reply_to else { return };
         let event = Event::Finished { job_id: job.id, status, attempt: job.attempt, result: None };
         if let Err(error) = self.broker.send(waits_at, &event).await {

@@ -10,7 +10,7 @@ use inferq_common::{
     job::{Job, JobResult, JobStatus, Outcome},
     retry::{RetryPolicy, Verdict},
     store::{Claim, Wakeup},
-    telemetry::metric,
+    telemetry::{field, metric},
 };
 use inferq_vendors::{Call, Reply, VendorError};
 use metrics::{counter, gauge, histogram};
@@ -33,9 +33,9 @@ pub(crate) async fn run(runner: &Runner, claim: Claim, trace: Option<&str>) {
     while let Some(claim) = next {
         let span = info_span!(
             "job.attempt",
-            job.id = %claim.job.id,
-            job.attempt = claim.attempt(),
-            vendor.name = claim.job.vendor.as_str(),
+            { field::JOB_ID } = %claim.job.id,
+            { field::JOB_ATTEMPT } = claim.attempt(),
+            { field::VENDOR_NAME } = claim.job.vendor.as_str(),
             trace.link = trace,
         );
         next = run_one(runner, claim).instrument(span).await;
@@ -73,7 +73,7 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
         Outcome::Retry { error, run_at, .. } => {
             counter!(metric::RETRIES, "class" => error.class.as_str()).increment(1);
             let delay_ms = (run_at - now).num_milliseconds();
-            info!(error.class = %error.class, delay_ms, "attempt will be retried");
+            info!({ field::ERROR_CLASS } = %error.class, delay_ms, "attempt will be retried");
             claim_again(runner, &claim.job, run_at).await
         }
         Outcome::HandedBack => {
@@ -232,7 +232,7 @@ async fn ended(runner: &Runner, job: &Job, status: JobStatus, result: JobResult)
     histogram!(metric::JOB_DURATION, "vendor" => vendor, "status" => status.as_str())
         .record(took.as_secs_f64());
     let class = result.error.as_ref().map(|error| error.class.as_str());
-    info!(%status, error.class = class, took_ms = took.as_millis(), "job has ended");
+    info!({ field::JOB_STATUS } = %status, { field::ERROR_CLASS } = class, took_ms = took.as_millis(), "job has ended");
     if job.callback_url.is_some() {
         runner.callback_due.notify_one();
     }

@@ -6,6 +6,7 @@ use inferq_common::{
     id::{InstanceId, JobId},
     outage::Outage,
     store::StoreError,
+    telemetry::field,
 };
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -37,7 +38,7 @@ async fn watch_forever(runner: &Runner) {
         // Also those claimed under an id that was gone before this loop came to know of it.
         running.cancel_unless(|id| current.is_current(id));
         if is_gone {
-            debug!(instance.id = %id, "instance is lost; it has dropped what it ran");
+            debug!({ field::INSTANCE_ID } = %id, "instance is lost; it has dropped what it ran");
             current.replaced(id).await;
             continue;
         }

@@ -6,6 +6,7 @@ use inferq_common::{
     broker::{BrokerError, Deliveries, Delivery, SharedBroker},
     job::Lane,
     outage::Outage,
+    telemetry::field,
     vendor::Vendor,
 };
 use rand::Rng as _;
@@ -31,7 +32,7 @@ pub(crate) async fn run(runner: Arc<Runner>, vendor: Vendor) {
     let concurrency = runner.worker.config.concurrency;
     let open = Lanes::open(&runner.worker.broker, vendor, prefetch(concurrency));
     let Some(Ok(mut lanes)) = soft.run_until_cancelled(open).await else { return };
-    info!(vendor.name = %vendor, concurrency, "worker takes jobs");
+    info!({ field::VENDOR_NAME } = %vendor, concurrency, "worker takes jobs");
     let permits = Arc::new(Semaphore::new(concurrency));
     loop {
         let next = async {
@@ -64,7 +65,7 @@ async fn take(runner: &Runner, delivery: Box<dyn Delivery>) {
             attempt::run(runner, claim, trace.as_deref()).await;
         }
         Ok(None) if runner.worker.instance.is_fresh() => {
-            debug!(job.id = %message.job_id, "nothing to do for this message");
+            debug!({ field::JOB_ID } = %message.job_id, "nothing to do for this message");
             delivery.ack().await;
         }
         // A process that is lost is lent nothing: the job may well be there for others.

@@ -20,6 +20,7 @@ use inferq_common::{
     publisher::Publisher,
     shutdown::Shutdown,
     store::{SharedStore, path::JobPath},
+    telemetry::field,
     vendor::Vendor,
 };
 use inferq_vendors::Registry;
@@ -114,7 +115,7 @@ fn callbacks(runner: &Runner) -> Callbacks {
 fn served(worker: &Worker) -> Vec<Vendor> {
     let wanted = &worker.config.vendors;
     for vendor in wanted.iter().filter(|&&vendor| worker.registry.get(vendor).is_none()) {
-        warn!(vendor.name = %vendor, "this release has no adapter for a configured vendor");
+        warn!({ field::VENDOR_NAME } = %vendor, "this release has no adapter for a configured vendor");
     }
     let is_wanted = |vendor: &Vendor| wanted.is_empty() || wanted.contains(vendor);
     worker.registry.vendors().filter(is_wanted).collect()

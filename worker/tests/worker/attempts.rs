@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use inferq_common::{
-    broker::{Broker as _, Event},
+    broker::Event,
     error::ErrorClass,
     id::InstanceId,
     job::{AttemptOutcome, JobStatus, Priority},

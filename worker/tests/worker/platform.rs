@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use inferq_common::{
-    broker::{Broker as _, Event, SharedBroker, memory::MemoryBroker},
+    broker::{Event, SharedBroker, memory::MemoryBroker},
     clock::{Clock, SystemClock},
     config::{Config, RetentionConfig},
     id::{AccountId, InstanceId, JobId},
@@ -13,8 +13,8 @@ use inferq_common::{
     publisher::Publisher,
     shutdown::Shutdown,
     store::{
-        AccountStore as _, Cancelled, InstanceStore as _, JobStore as _, NewInstance, SharedStore,
-        Store as _, Submitted, Wakeup, path::JobPath, sqlite::SqliteStore,
+        AccountStore as _, Cancelled, JobStore as _, NewInstance, SharedStore, Store as _,
+        Submitted, Wakeup, path::JobPath, sqlite::SqliteStore,
     },
     sweeper::Sweeper,
     vendor::Vendor,
@@ -41,9 +41,10 @@ pub(crate) struct Platform {
     pub(crate) publisher: Publisher,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) account: AccountId,
-    /// Who submits: an api that is always alive, as far as these stories go.
+    /// Who submits: an api that is alive and does nothing else.
     pub(crate) api: InstanceId,
     config: Config,
+    _tasks: JoinSet<()>,
     _folder: tempfile::TempDir,
 }
 
@@ -54,24 +55,34 @@ impl Platform {
         let file = folder.path().join("inferq.db");
         config.database.url = SecretString::from(format!("sqlite://{}", file.display()));
         config.worker.shutdown_grace_secs = 10;
-        let store = SqliteStore::open(&config.database).await.unwrap();
+        let store = SqliteStore::open(&config.database).unwrap();
         store.migrate().await.unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let account: AccountId = "acme".parse().unwrap();
         let secret = SecretString::from("whsec_c2VjcmV0".to_owned());
         store.ensure_account(&account, &secret, clock.now()).await.unwrap();
-        let api = InstanceId::new(clock.now());
-        store.register(&instance(api)).await.unwrap();
+        let api = CurrentInstance::new(InstanceId::new(clock.now()));
+        let store = Arc::new(store);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_alive(
+            Arc::clone(&store) as SharedStore,
+            Arc::clone(&clock),
+            Identity { role: "api", host: "test".into(), alone: false },
+            api.clone(),
+            CancellationToken::new(),
+        ));
+        timeout(SOON, api.fresh()).await.expect("it registers");
         let broker: SharedBroker = Arc::new(MemoryBroker::new());
         Self {
-            store: Arc::new(FlakyStore::over(Arc::new(store))),
+            store: Arc::new(FlakyStore::over(store)),
             publisher: Publisher::start(Arc::clone(&broker)),
             broker,
             vendor: TestVendor::new(),
             clock,
             account,
-            api,
+            api: api.id(),
             config,
+            _tasks: tasks,
             _folder: folder,
         }
     }

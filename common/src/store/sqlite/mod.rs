@@ -155,7 +155,7 @@ impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         // One transaction around all: a second process waits for it and then finds nothing to do.
         let mut tx = self.write().await?;
-        MIGRATIONS.run(&mut *tx).await.map_err(|error| match error {
+        MIGRATIONS.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
                 in_table("_sqlx_migrations")(error)
             }
