@@ -1,6 +1,14 @@
 //! One adapter per model vendor: it translates and classifies, nothing more.
 
 pub mod error;
+pub mod hint;
+pub mod http;
+pub mod sse;
+
+pub mod model_zoo;
+pub mod openai;
+#[cfg(any(test, feature = "testing"))]
+pub mod scripted;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,13 +16,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use inferq_common::{
+    clock::SystemClock,
+    config::Config,
     id::JobId,
     job::{Json, Route},
     usage::Usage,
     vendor::Vendor,
 };
 
-pub use self::error::VendorError;
+pub use self::error::{BuildError, VendorError};
 
 /// What a worker asks of a vendor: one attempt of one job.
 #[derive(Debug, Clone)]
@@ -85,5 +95,28 @@ impl Registry {
     /// The vendors it can serve.
     pub fn vendors(&self) -> impl Iterator<Item = Vendor> {
         self.0.keys().copied()
+    }
+}
+
+/// The adapters of every vendor this release serves, as `config` describes them.
+///
+/// # Errors
+/// `BuildError` names the vendor and what to change.
+pub fn registry(config: &Config) -> Result<Registry, BuildError> {
+    let mut registry = Registry::default();
+    for &vendor in Vendor::SERVED {
+        registry.insert(vendor, adapter(vendor, config)?);
+    }
+    Ok(registry)
+}
+
+fn adapter(vendor: Vendor, config: &Config) -> Result<Arc<dyn Adapter>, BuildError> {
+    let clock = Arc::new(SystemClock);
+    match vendor {
+        Vendor::OpenAi => openai::OpenAi::new(&config.vendor(vendor), clock)
+            .map(|adapter| Arc::new(adapter) as Arc<dyn Adapter>)
+            .map_err(|reason| BuildError { vendor, reason }),
+        Vendor::ModelZoo => Ok(Arc::new(model_zoo::ModelZoo)),
+        _ => Err(BuildError { vendor, reason: "this release has no adapter for it".to_owned() }),
     }
 }

@@ -158,17 +158,17 @@ impl Dispatcher {
         if limit == 0 {
             return Next::Full;
         }
-        // One claim may bring this many for one host. Where they would not all fit, the host is
-        // busy: so the cap holds although the store does not know what is in flight here.
-        let step = config.per_host.div_ceil(2);
-        let is_busy = |n: u32| n + step > config.per_host;
-        let full = self.in_flight.iter().filter(|(_, n)| is_busy(**n));
+        let cap = config.per_host;
+        let full = self.in_flight.iter().filter(|(_, n)| **n >= cap);
         let busy: Vec<String> = full.map(|(host, _)| host.clone()).collect();
+        // The store does not know what is in flight here, so no host gets more than what fits
+        // beside the most that any of the others has.
+        let most = self.in_flight.values().filter(|n| **n < cap).max().copied().unwrap_or(0);
         let claimed = self.parts.store.claim_deliveries(
             self.parts.instance.id(),
             self.parts.clock.now(),
             u32::try_from(limit).unwrap_or(u32::MAX),
-            step,
+            cap - most,
             &busy,
         );
         let claims = match claimed.await {

@@ -155,6 +155,8 @@ impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         // One transaction around all: a second process waits for it and then finds nothing to do.
         let mut tx = self.write().await?;
+        // `run_direct`, because `run` does not compile within an async trait: the compiler finds
+        // its `Acquire` not general enough.
         MIGRATIONS.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
                 in_table("_sqlx_migrations")(error)
