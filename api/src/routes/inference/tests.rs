@@ -197,6 +197,21 @@ async fn all_that_is_wrong_with_a_request_comes_in_one_list_in_the_order_of_its_
 }
 
 #[tokio::test]
+async fn what_was_given_is_shown_as_it_was_spelt() {
+    let api = TestApi::start().await;
+    let body = r#"{"model":"model_zoo/echo","inference_configuration":{"num_retries":1e400}}"#;
+    let reply = infer(&api, body).await;
+    assert_eq!(
+        reply.text,
+        concat!(
+            r#"{"detail":[{"type":"finite_number","#,
+            r#""loc":["body","inference_configuration","num_retries"],"#,
+            r#""msg":"Input should be a finite number","input":1e400}]}"#
+        )
+    );
+}
+
+#[tokio::test]
 async fn null_stands_for_a_member_that_is_left_out() {
     let api = TestApi::start().await;
     let body = r#"{
