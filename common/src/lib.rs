@@ -19,6 +19,7 @@ pub mod broker;
 pub mod store;
 
 pub mod config;
+pub mod egress;
 pub mod instance;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,0 +1,10 @@
+//! Callbacks that are owed: read and repeated.
+
+use axum::Router;
+
+use crate::state::AppState;
+
+/// The routes of this resource.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+}

@@ -1,0 +1,10 @@
+//! Whether this process lives and can serve.
+
+use axum::Router;
+
+use crate::state::AppState;
+
+/// The routes of this resource.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+}

@@ -1,0 +1,10 @@
+//! Jobs: read, listed, cancelled, repeated, watched.
+
+use axum::Router;
+
+use crate::state::AppState;
+
+/// The routes of this resource.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+}

@@ -1,0 +1,10 @@
+//! Metrics in Prometheus form.
+
+use axum::Router;
+
+use crate::state::AppState;
+
+/// The routes of this resource.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+}
