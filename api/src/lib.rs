@@ -4,7 +4,9 @@ pub mod auth;
 mod cache;
 pub mod error;
 pub mod extract;
+pub mod openapi;
 pub mod routes;
+pub mod schema;
 pub mod state;
 
 use std::sync::Arc;

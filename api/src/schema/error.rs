@@ -1,12 +1,13 @@
-//! The document of a 422, and of any other error.
+//! The document of a 422, and of any other error. They are written by [`crate::error`].
 
-use inferq_common::job::Json;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json, value::RawValue};
-use utoipa::ToSchema;
+use serde_json::{Map, Value};
+use utoipa::{
+    ToSchema,
+    openapi::{Array, ArrayBuilder, ObjectBuilder, RefOr, Schema, Type, schema::AnyOfBuilder},
+};
 
 /// Everything that is wrong with one request.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[schema(title = "HTTPValidationError")]
 pub struct HTTPValidationError {
     #[schema(required = false)]
@@ -14,73 +15,34 @@ pub struct HTTPValidationError {
 }
 
 /// One member of a request that is wrong.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[schema(title = "ValidationError")]
 pub struct ValidationError {
     /// Where: `body`, `query`, `path` or `header`, then the names and indexes that lead there.
-    #[schema(value_type = Vec<Location>)]
-    pub loc: Vec<Location>,
+    #[schema(schema_with = location)]
+    pub loc: Vec<Value>,
     /// For people.
     pub msg: String,
     /// For programs; pydantic's words, such as `missing` and `int_parsing`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
+    #[schema(rename = "type")]
+    pub kind: String,
     /// What stands there, unless it is large.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Value)]
-    pub input: Option<Json>,
+    #[schema(required = false)]
+    pub input: Value,
     /// What the message speaks of.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>, additional_properties)]
-    pub ctx: Option<Value>,
+    #[schema(value_type = Object, additional_properties, required = false)]
+    pub ctx: Map<String, Value>,
 }
 
-/// Inputs longer than this are not sent back.
-const MAX_INPUT_BYTES: usize = 4096;
-
-impl ValidationError {
-    pub fn new(
-        kind: &'static str,
-        loc: Vec<Location>,
-        msg: impl Into<String>,
-        input: Option<&RawValue>,
-        ctx: Option<Value>,
-    ) -> Self {
-        let input = input
-            .filter(|input| input.get().len() <= MAX_INPUT_BYTES)
-            .map(|input| Json::from(input.to_owned()));
-        Self { loc, msg: msg.into(), kind, input, ctx }
-    }
-
-    /// A value of the right type that a rule forbids.
-    pub fn refused(loc: Vec<Location>, reason: impl std::fmt::Display) -> Self {
-        let ctx = json!({ "error": reason.to_string() });
-        Self::new("value_error", loc, format!("Value error, {reason}"), None, Some(ctx))
-    }
-}
-
-/// A step of the way to a member: a name or an index.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Location {
-    Name(String),
-    Index(usize),
-}
-
-impl From<&str> for Location {
-    fn from(name: &str) -> Self {
-        Self::Name(name.to_owned())
-    }
-}
-
-impl From<usize> for Location {
-    fn from(index: usize) -> Self {
-        Self::Index(index)
-    }
+fn location() -> Array {
+    let step = AnyOfBuilder::new()
+        .item(ObjectBuilder::new().schema_type(Type::String))
+        .item(ObjectBuilder::new().schema_type(Type::Integer));
+    ArrayBuilder::new().items(RefOr::T(Schema::from(step.build()))).title(Some("Location")).build()
 }
 
 /// Any error but a 422.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[schema(title = "ErrorDetail")]
 pub struct ErrorDetail {
     /// One sentence for a person.

@@ -142,7 +142,7 @@ impl LaunchModelBundleConfiguration {
         ];
         for (name, route) in routes {
             if route.is_some_and(|route| !route.starts_with('/')) {
-                findings.refuse(&[name], "must begin with '/'");
+                findings.refuse(name, "must begin with '/'");
             }
         }
     }
@@ -153,17 +153,17 @@ impl LaunchModelEndpointConfiguration {
         match &self.cpus {
             Cpus::Quantity(cpus) => quantity::check("cpus", cpus, findings),
             Cpus::Count(cpus) if *cpus > 0 => {}
-            Cpus::Count(_) => findings.refuse(&["cpus"], "must be above 0"),
+            Cpus::Count(_) => findings.refuse("cpus", "must be above 0"),
         }
         match (self.gpus, self.gpu_type) {
-            (1.., None) => findings.refuse(&["gpu_type"], "is needed where gpus is above 0"),
-            (..=0, Some(_)) => findings.refuse(&["gpus"], "must be above 0 where gpu_type is given"),
+            (1.., None) => findings.refuse("gpu_type", "is needed where gpus is above 0"),
+            (..=0, Some(_)) => findings.refuse("gpus", "must be above 0 where gpu_type is given"),
             _ => {}
         }
         quantity::check("memory", &self.memory, findings);
         quantity::check("storage", &self.storage, findings);
         if self.max_workers < self.min_workers {
-            findings.refuse(&["max_workers"], "must not be below min_workers");
+            findings.refuse("max_workers", "must not be below min_workers");
         }
     }
 }

@@ -63,10 +63,10 @@ impl LLMEngineVendorConfiguration {
     /// The rules beyond types.
     pub fn check(&self, findings: &mut Findings) {
         if self.max_workers < self.min_workers {
-            findings.refuse(&["max_workers"], "must not be below min_workers");
+            findings.refuse("max_workers", "must not be below min_workers");
         }
         if self.gpus.is_some_and(|gpus| gpus > 0 && self.num_shards > gpus) {
-            findings.refuse(&["num_shards"], "must not be above gpus");
+            findings.refuse("num_shards", "must not be above gpus");
         }
         for (name, quantity) in [("memory", &self.memory), ("storage", &self.storage)] {
             if let Some(quantity) = quantity {

@@ -7,7 +7,7 @@ use super::check::Findings;
 /// Notes it if `member` holds no quantity above zero.
 pub fn check(member: &str, text: &str, findings: &mut Findings) {
     if !is_positive(text) {
-        findings.refuse(&[member], "must be a quantity above 0, such as 500m, 3 or 8Gi");
+        findings.refuse(member, "must be a quantity above 0, such as 500m, 3 or 8Gi");
     }
 }
 
