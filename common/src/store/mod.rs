@@ -7,6 +7,10 @@
 //!
 //! Times come from the caller, except the judgement of heartbeats: that goes by the store's clock.
 
+pub mod group;
+pub mod path;
+pub(crate) mod rows;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
