@@ -27,6 +27,7 @@ pub struct Api {
     pub broker: SharedBroker,
     pub instance: CurrentInstance,
     pub config: ApiConfig,
+    pub guard: inferq_common::egress::Guard,
     pub clock: Arc<dyn Clock>,
     pub metrics: PrometheusHandle,
 }

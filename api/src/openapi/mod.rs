@@ -1,5 +1,6 @@
 //! The OpenAPI document, made from the types and handlers of this crate.
 
+mod clients;
 mod polish;
 
 use std::sync::LazyLock;
@@ -32,21 +33,35 @@ pub fn document() -> &'static OpenApi {
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
+        clients::inference,
+        clients::execute,
+        clients::list_jobs,
+        clients::get_job,
+        clients::cancel_job,
+        clients::retry_job,
+        clients::watch_job,
+        clients::list_attempts,
+        clients::list_deliveries,
+        clients::get_delivery,
+        clients::redeliver,
+        crate::routes::model_servers::create::create_model_server,
+        crate::routes::model_servers::list::list_model_servers,
+        crate::routes::model_servers::get::get_model_server,
+        crate::routes::model_servers::get::get_model_server_by_alias,
+        crate::routes::model_servers::get::get_deployment,
+        crate::routes::models::create::create_model,
+        crate::routes::models::list::list_models,
+        crate::routes::models::get::get_model,
+        crate::routes::health::healthz,
+        crate::routes::health::readyz,
+        crate::routes::metrics::metrics,
+        crate::routes::docs::openapi_json,
+        crate::routes::docs::docs,
     ),
+    // Those that no operation names directly.
     components(schemas(
-        crate::schema::error::HTTPValidationError,
-        crate::schema::error::ErrorDetail,
-        crate::schema::inference::GenericModelRequest,
-        crate::schema::inference::GenericModelResponse,
-        crate::schema::inference::GenericInferenceRequest,
         crate::schema::inference::GenericInferenceResponse,
         crate::schema::inference::GenericInferenceResponseChunk,
-        crate::schema::model::CreateModelRequest,
-        crate::schema::list::ModelList,
-        crate::schema::list::ModelServerList,
-        crate::schema::model_server::CreateModelServerRequest,
-        crate::schema::model_server::ModelServerDeployment,
-        crate::schema::job::Job,
     )),
     modifiers(&Security, &Polish),
 )]

@@ -1,12 +1,16 @@
 //! What the derived schemas lack to say exactly what the contract says.
 
 use utoipa::{
-    Modify,
+    Modify, ToSchema as _,
     openapi::{
-        KnownFormat, Object, OpenApi, RefOr, Schema, SchemaFormat, Type,
-        schema::{AdditionalProperties, ArrayItems, SchemaType},
+        ContentBuilder, KnownFormat, Object, ObjectBuilder, OpenApi, Ref, RefOr, Required,
+        ResponseBuilder, Schema, SchemaFormat, Type,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn},
+        schema::{AdditionalProperties, AnyOfBuilder, ArrayItems, SchemaType},
     },
 };
+
+use crate::schema::error::ErrorDetail;
 
 /// Documents whose absent values are shown as `null`. In all others they are left out, and `null`
 /// in a request means "not given".
@@ -22,10 +26,59 @@ impl Modify for Polish {
             if !SHOW_NULL.contains(&name.as_str()) {
                 each_member(schema, &mut |_, member| without_null(member));
             }
-            each_member(schema, &mut |name, member| title(name, member));
+            each_member(schema, &mut |name, member| {
+                merge(member);
+                title(name, member);
+            });
             plain(schema);
         }
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.post];
+            operations.into_iter().flatten().for_each(operation);
+        }
     }
+}
+
+/// What all operations have in common.
+fn operation(operation: &mut Operation) {
+    let parameters = operation.parameters.get_or_insert_default();
+    for parameter in &mut *parameters {
+        if let RefOr::T(Parameter { name, schema: Some(schema), .. }) = parameter {
+            without_null(schema);
+            plain(schema);
+            title(&name.replace('-', "_"), schema);
+        }
+    }
+    if operation.security.is_none() {
+        return;
+    }
+    parameters.push(RefOr::T(account_parameter()));
+    for (status, description) in [
+        ("401", "No API key, or one that is unknown or revoked"),
+        ("403", "The key may not use the selected account"),
+        ("503", "Overloaded or the store is unavailable; try again after `retry-after` seconds"),
+    ] {
+        let schema = Ref::from_schema_name(ErrorDetail::name());
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let response =
+            ResponseBuilder::new().description(description).content("application/json", content);
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.into());
+    }
+}
+
+/// The header that selects an account, as the contract has it.
+fn account_parameter() -> Parameter {
+    let kind = |kind| ObjectBuilder::new().schema_type(kind);
+    let mut either = AnyOfBuilder::new().item(kind(Type::String)).item(kind(Type::Null)).build();
+    let extensions = either.extensions.get_or_insert_default();
+    extensions.insert("title".to_owned(), "Account ID Header".into());
+    ParameterBuilder::new()
+        .name("x-selected-account-id")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("Default: the key's own account"))
+        .schema(Some(Schema::from(either)))
+        .build()
 }
 
 fn each_member(schema: &mut RefOr<Schema>, change: &mut dyn FnMut(&str, &mut RefOr<Schema>)) {
@@ -75,6 +128,24 @@ fn not_null(kind: &mut SchemaType) {
             *kind = SchemaType::Type(only.clone());
         }
     }
+}
+
+/// Puts the default of a member into the member itself; derived, it stands beside it in an `allOf`.
+fn merge(member: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::AllOf(all_of)) = member else { return };
+    let [RefOr::T(kind), RefOr::T(Schema::Object(extra))] = all_of.items.as_mut_slice() else {
+        return;
+    };
+    let (default, description) = (extra.default.take(), extra.description.take());
+    match kind {
+        Schema::Object(object) => {
+            object.default = default;
+            object.description = description.or(object.description.take());
+        }
+        Schema::AnyOf(any_of) => (any_of.default, any_of.description) = (default, description),
+        _ => return,
+    }
+    *member = RefOr::T(kind.clone());
 }
 
 /// `Gpu Type` for `gpu_type`, as the contract titles its members.

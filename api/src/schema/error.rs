@@ -3,7 +3,10 @@
 use serde_json::{Map, Value};
 use utoipa::{
     ToSchema,
-    openapi::{Array, ArrayBuilder, ObjectBuilder, RefOr, Schema, Type, schema::AnyOfBuilder},
+    openapi::{
+        Array, ArrayBuilder, Object, ObjectBuilder, RefOr, Schema, Type,
+        schema::{AdditionalProperties, AnyOfBuilder},
+    },
 };
 
 /// Everything that is wrong with one request.
@@ -22,15 +25,16 @@ pub struct ValidationError {
     #[schema(schema_with = location)]
     pub loc: Vec<Value>,
     /// For people.
+    #[schema(schema_with = message)]
     pub msg: String,
     /// For programs; pydantic's words, such as `missing` and `int_parsing`.
-    #[schema(rename = "type")]
+    #[schema(rename = "type", schema_with = error_type)]
     pub kind: String,
     /// What stands there, unless it is large.
     #[schema(required = false)]
     pub input: Value,
     /// What the message speaks of.
-    #[schema(value_type = Object, additional_properties, required = false)]
+    #[schema(schema_with = context, required = false)]
     pub ctx: Map<String, Value>,
 }
 
@@ -39,6 +43,21 @@ fn location() -> Array {
         .item(ObjectBuilder::new().schema_type(Type::String))
         .item(ObjectBuilder::new().schema_type(Type::Integer));
     ArrayBuilder::new().items(RefOr::T(Schema::from(step.build()))).title(Some("Location")).build()
+}
+
+fn message() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).title(Some("Message")).build()
+}
+
+fn error_type() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).title(Some("Error Type")).build()
+}
+
+fn context() -> Object {
+    ObjectBuilder::new()
+        .title(Some("Context"))
+        .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+        .build()
 }
 
 /// Any error but a 422.

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value};
 use utoipa::{
-    ToSchema,
+    PartialSchema, ToSchema,
     openapi::{
-        ArrayBuilder, Object, ObjectBuilder, RefOr, Schema, Type,
+        ArrayBuilder, Object, ObjectBuilder, Ref, RefOr, Schema, Type,
         schema::{AdditionalProperties, AnyOfBuilder, SchemaType},
     },
 };
@@ -135,3 +135,21 @@ fn any_response() -> Schema {
         .build()
         .into()
 }
+
+/// What `POST /v5/inference` answers at once.
+#[derive(Debug)]
+pub struct InferenceAnswer;
+
+impl PartialSchema for InferenceAnswer {
+    fn schema() -> RefOr<Schema> {
+        let mut either = AnyOfBuilder::new()
+            .item(Ref::from_schema_name(GenericInferenceResponse::name()))
+            .item(Ref::from_schema_name(GenericInferenceResponseChunk::name()))
+            .build();
+        let title = "Response Post-V5-/V5/Inference".into();
+        either.extensions.get_or_insert_default().insert("title".to_owned(), title);
+        RefOr::T(either.into())
+    }
+}
+
+impl ToSchema for InferenceAnswer {}

@@ -109,3 +109,123 @@ fn job_word() -> Object {
 fn anything() -> Object {
     ObjectBuilder::new().schema_type(SchemaType::AnyValue).build()
 }
+
+/// One finished try at a job.
+#[derive(ToSchema)]
+#[schema(title = "Attempt")]
+pub struct Attempt {
+    #[schema(schema_with = attempt_word)]
+    pub object: String,
+    pub job_id: Uuid,
+    /// From 1.
+    pub number: i64,
+    pub outcome: AttemptOutcome,
+    #[schema(format = DateTime)]
+    pub started_at: String,
+    #[schema(format = DateTime)]
+    pub finished_at: String,
+    #[schema(required)]
+    pub error: Option<JobError>,
+    #[schema(required)]
+    pub usage: Option<Usage>,
+    /// The vendor's own id of the request.
+    #[schema(required)]
+    pub vendor_request_id: Option<String>,
+}
+
+/// One callback that is owed.
+#[derive(ToSchema)]
+#[schema(title = "Delivery")]
+pub struct Delivery {
+    /// The `webhook-id` of all its attempts.
+    pub id: Uuid,
+    #[schema(schema_with = delivery_word)]
+    pub object: String,
+    pub job_id: Uuid,
+    pub account_id: String,
+    /// `job.succeeded`, `job.failed`, `job.cancelled` or `job.expired`.
+    #[schema(rename = "type")]
+    pub event: String,
+    pub url: String,
+    pub status: DeliveryStatus,
+    /// Attempts begun since it was made or last asked to be repeated.
+    pub attempt: i64,
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    #[schema(required, format = DateTime)]
+    pub next_attempt_at: Option<String>,
+    #[schema(required, format = DateTime)]
+    pub finished_at: Option<String>,
+    /// Only where one delivery is read by itself.
+    #[schema(required = false)]
+    pub attempts: Vec<DeliveryAttempt>,
+}
+
+/// One POST of a callback and what came of it.
+#[derive(ToSchema)]
+#[schema(title = "DeliveryAttempt")]
+pub struct DeliveryAttempt {
+    /// From 1, over the delivery's whole life.
+    pub number: i64,
+    #[schema(format = DateTime)]
+    pub started_at: String,
+    #[schema(format = DateTime)]
+    pub finished_at: String,
+    /// What the receiver answered, if it answered.
+    #[schema(required)]
+    pub status_code: Option<i64>,
+    /// Why it counts as a failure.
+    #[schema(required)]
+    pub error: Option<String>,
+}
+
+/// A page of jobs, without their responses.
+#[derive(ToSchema)]
+#[schema(title = "JobList")]
+pub struct JobList {
+    #[schema(schema_with = super::list::constant_list)]
+    pub object: String,
+    pub items: Vec<Job>,
+    /// How many items a page has at most.
+    pub limit: i64,
+    /// Whether there are more in the direction that was asked for.
+    pub has_more: bool,
+}
+
+/// The attempts of a job, in their order.
+#[derive(ToSchema)]
+#[schema(title = "AttemptList")]
+pub struct AttemptList {
+    #[schema(schema_with = super::list::constant_list)]
+    pub object: String,
+    pub items: Vec<Attempt>,
+    pub has_more: bool,
+}
+
+/// The callbacks of a job.
+#[derive(ToSchema)]
+#[schema(title = "DeliveryList")]
+pub struct DeliveryList {
+    #[schema(schema_with = super::list::constant_list)]
+    pub object: String,
+    pub items: Vec<Delivery>,
+    pub has_more: bool,
+}
+
+/// A synchronous call whose job did not succeed. Not to be repeated: the retries have been made.
+#[derive(ToSchema)]
+#[schema(title = "FailedInference")]
+pub struct FailedInference {
+    /// One sentence for a person.
+    pub detail: String,
+    pub error: JobError,
+    pub job_id: Uuid,
+}
+
+fn attempt_word() -> Object {
+    constant("attempt")
+}
+
+fn delivery_word() -> Object {
+    constant("delivery")
+}

@@ -39,12 +39,12 @@ pub struct LaunchModelBundleConfiguration {
     pub streaming_predict_route: Option<String>,
     pub streaming_command: Option<Vec<String>>,
     /// JSON schema of a request.
-    #[schema(required = false, default = json!({}), value_type = Object, additional_properties)]
+    #[schema(required = false, default = json!({}), value_type = Map<String, Value>)]
     pub request_schema: Json,
     /// JSON schema of a response.
-    #[schema(required = false, default = json!({}), value_type = Object, additional_properties)]
+    #[schema(required = false, default = json!({}), value_type = Map<String, Value>)]
     pub response_schema: Json,
-    #[schema(required = false, default = json!({}), value_type = Object, additional_properties)]
+    #[schema(required = false, default = json!({}), value_type = Map<String, Value>)]
     pub env_vars: Json,
     /// Seconds before the first readiness probe.
     #[schema(required = false, default = 120, minimum = 0)]

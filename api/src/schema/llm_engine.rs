@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::check::Findings;
@@ -57,6 +58,9 @@ pub struct LLMEngineVendorConfiguration {
     /// Where callbacks of this model's jobs go unless the request names another address.
     pub default_callback_url: Option<String>,
     pub public_inference: Option<bool>,
+    // Members the framework knows and inferq does not. (A doc comment would describe each of them.)
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
 }
 
 impl LLMEngineVendorConfiguration {

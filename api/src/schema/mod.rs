@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod error;
+pub mod health;
 pub mod inference;
 pub mod job;
 pub mod launch;

@@ -7,8 +7,10 @@ use inferq_common::{
     view,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Ref, Schema, schema::AnyOfBuilder},
+};
 
 use super::{
     launch::LaunchVendorConfiguration,
@@ -24,14 +26,14 @@ use super::{
 #[schema(title = "InferenceModel")]
 pub struct InferenceModel {
     pub id: String,
-    #[schema(schema_with = super::list::constant_model)]
+    #[schema(schema_with = super::list::constant_model, required = false)]
     pub object: &'static str,
     pub name: String,
     pub model_type: InferenceModelType,
     pub model_vendor: InferenceModelVendor,
     /// With its defaults filled in.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<VendorConfiguration>, inline)]
+    #[schema(schema_with = vendor_configuration, required = false)]
     pub vendor_configuration: Option<Json>,
     pub status: InferenceModelStatus,
     /// Why the status is what it is, for a person.
@@ -48,11 +50,13 @@ pub struct InferenceModel {
     pub created_by_identity_type: IdentifierTypeEnum,
 }
 
-/// The configuration of the vendors that deploy a model.
-#[derive(Debug, Clone, ToSchema)]
-pub enum VendorConfiguration {
-    Launch(LaunchVendorConfiguration),
-    LLMEngine(LLMEngineVendorConfiguration),
+/// The configuration of the vendors that deploy a model; hosted models have none.
+fn vendor_configuration() -> Schema {
+    AnyOfBuilder::new()
+        .item(Ref::from_schema_name(LaunchVendorConfiguration::name()))
+        .item(Ref::from_schema_name(LLMEngineVendorConfiguration::name()))
+        .build()
+        .into()
 }
 
 impl From<Model> for InferenceModel {
@@ -151,7 +155,7 @@ pub enum CreateModelRequest {
 
 /// A word of the contract that has to be there where it stands at all.
 macro_rules! literal {
-    ($($name:ident($domain:ident::$variant:ident) = $text:literal),+ $(,)?) => {$(
+    ($($name:ident($domain:ident::$variant:ident) = $text:tt),+ $(,)?) => {$(
         #[doc = concat!("Always `", $text, "`.")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
         pub enum $name {

@@ -31,6 +31,9 @@ impl From<ModelServer> for ModelServerInfo {
     }
 }
 
+/// The characters of an alias.
+pub const ALIAS_PATTERN: &str = "^[A-Za-z0-9_.-]+$";
+
 /// A model server to be made.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[schema(title = "CreateModelServerRequest")]

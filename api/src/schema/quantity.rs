@@ -5,7 +5,7 @@
 use super::check::Findings;
 
 /// Notes it if `member` holds no quantity above zero.
-pub fn check(member: &str, text: &str, findings: &mut Findings) {
+pub(super) fn check(member: &str, text: &str, findings: &mut Findings) {
     if !is_positive(text) {
         findings.refuse(member, "must be a quantity above 0, such as 500m, 3 or 8Gi");
     }
