@@ -10,6 +10,7 @@
 pub mod group;
 pub mod path;
 pub(crate) mod rows;
+pub mod sqlite;
 
 use std::{sync::Arc, time::Duration};
 

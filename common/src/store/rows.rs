@@ -578,9 +578,15 @@ pub(crate) fn delivery_owed(job: &Job, status: JobStatus, now: DateTime<Utc>) ->
     })
 }
 
-/// Where the moment a job becomes ready to run is stored for one that waits until `run_at`.
-pub(crate) fn ready_at(run_at: Option<DateTime<Utc>>, else_at: DateTime<Utc>) -> DateTime<Utc> {
-    run_at.map_or(else_at, |run_at| run_at.max(else_at))
+/// A duration for its column, in milliseconds.
+pub(crate) fn millis_of(duration: std::time::Duration) -> u64 {
+    // Clients choose at most days; what fits no column is as good as unlimited.
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs())
+}
+
+/// When a job queued at `queued_at` becomes ready to run: then, or when it no longer waits.
+pub(crate) fn ready_at(run_at: Option<DateTime<Utc>>, queued_at: DateTime<Utc>) -> DateTime<Utc> {
+    run_at.map_or(queued_at, |run_at| run_at.max(queued_at))
 }
 
 /// A page as a range of ids: `low < id < high`, read from one end.
