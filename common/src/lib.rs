@@ -18,6 +18,7 @@ pub mod vendor;
 pub mod view;
 
 pub mod broker;
+pub mod publisher;
 pub mod store;
 
 pub mod config;
@@ -25,3 +26,6 @@ pub mod egress;
 pub mod instance;
 pub mod shutdown;
 pub mod telemetry;
+
+#[cfg(feature = "testing")]
+pub mod testing;

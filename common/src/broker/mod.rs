@@ -3,12 +3,20 @@
 //! **Invariant:** a message is a job's id, never its input. A lost, repeated or late message does no
 //! harm, because a worker acts only on what the store's `claim` returns.
 
+pub mod memory;
+pub mod rabbitmq;
+
+#[cfg(feature = "testing")]
+pub mod conformance;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use self::{memory::MemoryBroker, rabbitmq::RabbitBroker};
 use crate::{
+    config::BrokerConfig,
     id::{InstanceId, JobId},
     job::{JobResult, JobStatus, Lane},
 };
@@ -131,3 +139,15 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
 
 /// The broker as a process shares it.
 pub type SharedBroker = Arc<dyn Broker>;
+
+/// The broker that the configuration names. Never fails: what cannot be reached is connected to in
+/// the background, and [`Broker::health`] says why it is not there yet.
+///
+/// Must be called on a tokio runtime.
+pub fn open(config: &BrokerConfig) -> SharedBroker {
+    if config.is_in_process() {
+        Arc::new(MemoryBroker::new())
+    } else {
+        Arc::new(RabbitBroker::start(config))
+    }
+}

@@ -1,0 +1,101 @@
+//! Messages and events as they lie in RabbitMQ: small JSON, so that an operator can read them.
+//! Unknown members are ignored, so that a newer inferq may add some.
+
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    broker::{Event, Message},
+    id::{InstanceId, JobId},
+};
+
+/// W3C trace context, where other tools look for it.
+const TRACE_HEADER: &str = "traceparent";
+
+const PERSISTENT: u8 = 2;
+const TRANSIENT: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Body {
+    job_id: JobId,
+    #[serde(default)]
+    attempt: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reply_to: Option<InstanceId>,
+}
+
+/// A message on its way out.
+#[derive(Clone)]
+pub(super) struct Encoded {
+    pub(super) body: Vec<u8>,
+    pub(super) properties: BasicProperties,
+}
+
+pub(super) fn encode(message: &Message) -> serde_json::Result<Encoded> {
+    let body = Body {
+        job_id: message.job_id,
+        attempt: message.attempt,
+        reply_to: message.reply_to,
+    };
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into());
+    if let Some(trace) = &message.trace {
+        let mut headers = FieldTable::default();
+        headers.insert(TRACE_HEADER.into(), AMQPValue::LongString(trace.as_str().into()));
+        properties = properties.with_headers(headers);
+    }
+    Ok(Encoded { body: serde_json::to_vec(&body)?, properties })
+}
+
+pub(super) fn decode(body: &[u8], properties: &BasicProperties) -> serde_json::Result<Message> {
+    let body: Body = serde_json::from_slice(body)?;
+    let headers = properties.headers().as_ref().map(FieldTable::inner);
+    let trace = match headers.and_then(|headers| headers.get(TRACE_HEADER)) {
+        Some(AMQPValue::LongString(trace)) => Some(trace.to_string()),
+        _ => None,
+    };
+    Ok(Message { job_id: body.job_id, attempt: body.attempt, reply_to: body.reply_to, trace })
+}
+
+pub(super) fn encode_event(event: &Event) -> serde_json::Result<Encoded> {
+    let properties = BasicProperties::default()
+        .with_delivery_mode(TRANSIENT)
+        .with_content_type("application/json".into());
+    Ok(Encoded { body: serde_json::to_vec(event)?, properties })
+}
+
+pub(super) fn decode_event(body: &[u8]) -> serde_json::Result<Event> {
+    serde_json::from_slice(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::conformance::message;
+
+    #[test]
+    fn a_message_of_a_newer_inferq_is_understood() {
+        let job_id = message(1).job_id;
+        let body = format!(r#"{{"job_id":"{job_id}","attempt":2,"colour":["blue"]}}"#);
+        let decoded = decode(body.as_bytes(), &BasicProperties::default()).unwrap();
+        assert_eq!(decoded, Message { attempt: 2, ..message(1) });
+    }
+
+    #[test]
+    fn a_plain_message_is_small_and_holds_ids_only() {
+        let encoded = encode(&message(1)).unwrap();
+        let text = String::from_utf8(encoded.body).unwrap();
+        assert_eq!(text, format!(r#"{{"job_id":"{}","attempt":0}}"#, message(1).job_id));
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        for body in ["", "null", "{}", r#"{"job_id":"x"}"#, "\u{0}"] {
+            assert!(decode(body.as_bytes(), &BasicProperties::default()).is_err(), "{body:?}");
+        }
+    }
+}

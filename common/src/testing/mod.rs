@@ -1,0 +1,3 @@
+//! Servers for tests.
+
+pub mod rabbitmq;
