@@ -60,13 +60,11 @@ impl FromRequestParts<AppState> for Caller {
 
 /// The key in `x-api-key`, or else the bearer token.
 fn key_of(headers: &HeaderMap) -> Option<SecretString> {
-    let given = match headers.get("x-api-key") {
-        Some(value) => value.to_str().ok()?,
-        None => {
-            let (scheme, token) =
-                headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token)?
-        }
+    let given = if let Some(value) = headers.get("x-api-key") {
+        value.to_str().ok()?
+    } else {
+        let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)?
     };
     let given = given.trim();
     (1..=MAX_KEY_BYTES).contains(&given.len()).then(|| SecretString::from(given))

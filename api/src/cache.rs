@@ -73,8 +73,8 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
 mod tests {
     use super::*;
 
-    async fn load(value: u32) -> Result<u32, ()> {
-        Ok(value)
+    fn load(value: u32) -> std::future::Ready<Result<u32, ()>> {
+        std::future::ready(Ok(value))
     }
 
     #[tokio::test(start_paused = true)]

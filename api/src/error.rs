@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use inferq_common::{
     id::JobId,
     job::{JobStatus, Json},
-    store::StoreError,
+    store::{StoreError, group::GroupError},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -193,12 +193,12 @@ impl IntoResponse for ApiError {
 }
 
 /// The value of `x-job-id`.
-pub fn job_header(id: JobId) -> HeaderValue {
+pub(crate) fn job_header(id: JobId) -> HeaderValue {
     HeaderValue::try_from(id.to_string()).expect("a UUID is visible ASCII")
 }
 
 /// The value of `Location` for a job.
-pub fn job_location(id: JobId) -> HeaderValue {
+pub(crate) fn job_location(id: JobId) -> HeaderValue {
     HeaderValue::try_from(format!("/v5/jobs/{id}")).expect("a UUID is visible ASCII")
 }
 
@@ -208,6 +208,18 @@ impl From<StoreError> for ApiError {
             return unavailable;
         }
         Self::internal(error)
+    }
+}
+
+impl From<GroupError> for ApiError {
+    fn from(error: GroupError) -> Self {
+        match &error {
+            GroupError::Store(cause) => {
+                store_unavailable(cause).unwrap_or_else(|| Self::internal(error))
+            }
+            GroupError::Full => Self::Unavailable("too many jobs wait to be stored"),
+            GroupError::Closed => Self::Unavailable("this process is stopping"),
+        }
     }
 }
 

@@ -1,33 +1,57 @@
 //! HTTP in, jobs and status out.
+//!
+//! A request passes `middleware`, is read by `extract`, and handled in `routes`. One that makes a job
+//! goes through `submit` and is answered by `answer`.
 
+pub mod answer;
 pub mod auth;
 mod cache;
+pub mod catalogue;
 pub mod error;
 pub mod extract;
+mod middleware;
 pub mod openapi;
+pub mod paging;
 pub mod routes;
+mod rules;
 pub mod schema;
+mod server;
 pub mod state;
+pub mod submit;
+#[cfg(test)]
+mod testing;
+pub mod waiters;
+mod waiting;
 
 use std::sync::Arc;
 
 use axum::Router;
 use inferq_common::{
-    broker::SharedBroker, clock::Clock, config::ApiConfig, instance::CurrentInstance,
-    shutdown::Shutdown, store::SharedStore,
+    broker::SharedBroker,
+    clock::Clock,
+    config::ApiConfig,
+    egress::Guard,
+    instance::CurrentInstance,
+    publisher::Publisher,
+    shutdown::Shutdown,
+    store::{SharedStore, path::JobPath},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 
-pub use self::state::AppState;
+pub use self::{server::serve, state::AppState, waiters::Waiters};
 
 /// What the api stands on.
 pub struct Api {
     pub store: SharedStore,
     pub broker: SharedBroker,
+    pub publisher: Publisher,
+    pub path: JobPath,
     pub instance: CurrentInstance,
+    /// Callers that wait in this process; its inbox hands each `Event::Finished` to
+    /// [`Waiters::finished`].
+    pub waiters: Waiters,
     pub config: ApiConfig,
-    pub guard: inferq_common::egress::Guard,
+    pub guard: Guard,
     pub clock: Arc<dyn Clock>,
     pub metrics: PrometheusHandle,
 }
@@ -38,17 +62,7 @@ impl std::fmt::Debug for Api {
     }
 }
 
-/// All routes over the given parts.
+/// All routes over the given parts, for a process that is never stopped.
 pub fn router(api: Api) -> Router {
-    routes::router().with_state(AppState::new(api))
-}
-
-/// Serves until a soft stop, then lets callers in flight finish.
-///
-/// # Errors
-/// What the listener says when it cannot accept any more.
-pub async fn serve(api: Api, listener: TcpListener, shutdown: Shutdown) -> std::io::Result<()> {
-    axum::serve(listener, router(api))
-        .with_graceful_shutdown(async move { shutdown.soft.cancelled().await })
-        .await
+    routes::router(&AppState::new(api, Shutdown::new()))
 }

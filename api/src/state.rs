@@ -2,10 +2,18 @@
 
 use std::{ops::Deref, sync::Arc};
 
+use inferq_common::shutdown::Shutdown;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
 use crate::{
     Api,
     auth::{self, Keys},
+    catalogue::Catalogue,
 };
+
+/// Event streams that may be open at once; each asks the store twice a second.
+const MAX_STREAMS: usize = 1024;
 
 /// The parts of the api process, shared by all requests.
 #[derive(Debug, Clone)]
@@ -14,13 +22,32 @@ pub struct AppState(Arc<Shared>);
 /// Reached through [`AppState`].
 #[derive(Debug)]
 pub struct Shared {
+    /// What the process gave the api; its members are reached directly: `state.store`.
     pub api: Api,
+    pub catalogue: Catalogue,
+    pub shutdown: Shutdown,
     pub(crate) keys: Keys,
+    /// Work that must end even if its caller goes away.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when callers that still wait must be given up.
+    pub(crate) closing: CancellationToken,
+    pub(crate) requests: Arc<Semaphore>,
+    pub(crate) streams: Arc<Semaphore>,
 }
 
 impl AppState {
-    pub(crate) fn new(api: Api) -> Self {
-        Self(Arc::new(Shared { api, keys: auth::keys() }))
+    pub(crate) fn new(api: Api, shutdown: Shutdown) -> Self {
+        let requests = api.config.max_concurrent_requests.min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Shared {
+            catalogue: Catalogue::new(),
+            keys: auth::keys(),
+            tasks: TaskTracker::new(),
+            closing: shutdown.hard.child_token(),
+            requests: Arc::new(Semaphore::new(requests)),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            shutdown,
+            api,
+        }))
     }
 }
 

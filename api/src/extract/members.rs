@@ -51,7 +51,7 @@ impl<'a> Members<'a> {
     }
 
     /// Values that are texts: a query, or headers. They are read by the same rules as JSON strings.
-    pub fn of_texts<'t>(
+    pub(crate) fn of_texts<'t>(
         source: &'static str,
         names: &'static [&'static str],
         texts: impl IntoIterator<Item = (&'t str, &'t str)>,
@@ -64,6 +64,13 @@ impl<'a> Members<'a> {
             }
         }
         Self { loc: vec![source.into()], names, values, whole: None }
+    }
+
+    /// The parameters `names` of a query; of repeated ones the last counts.
+    pub fn of_query(uri: &http::Uri, names: &'static [&'static str]) -> Self {
+        let query = uri.query().unwrap_or_default();
+        let pairs: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
+        Self::of_texts("query", names, pairs.iter().map(|(name, text)| (&**name, &**text)))
     }
 
     /// No members at all, such as those of an object that was left out.
@@ -207,5 +214,64 @@ impl Visitor<'_> for KnownName {
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
         Ok(self.0.iter().position(|known| *known == key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: &[&str] = &["a", "b"];
+
+    fn parse(text: &str) -> Result<Members<'_>, Problem> {
+        Members::parse(vec!["body".into()], text, NAMES)
+    }
+
+    #[test]
+    fn known_members_keep_their_text_and_the_last_of_repeated_ones_counts() {
+        let members = parse(r#" {"a":1.50, "x":{"a":2}, "\u0061": [1 , 2]} "#).unwrap();
+        assert_eq!(members.get("a").map(RawValue::get), Some("[1 , 2]"));
+        assert!(members.get("b").is_none());
+    }
+
+    #[test]
+    fn a_syntax_error_is_named_with_its_byte_offset() {
+        for (text, offset) in [
+            ("{\"a\":", 5),
+            ("{\"a\":x}", 5),
+            ("{\"ä\":x}", 6),
+            ("{\n\"a\": 1,\n}", 10),
+            ("{\"a\":1} x", 8),
+            ("[1,", 3),
+            ("nope", 1),
+            ("", 0),
+        ] {
+            let problem = parse(text).unwrap_err();
+            assert_eq!(problem.kind, "json_invalid", "{text}");
+            assert_eq!(problem.loc, ["body".into(), Loc::At(offset)], "{text}");
+            assert_eq!(problem.msg, "JSON decode error");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_says_so() {
+        for text in ["[1]", "1", "\"a\"", "null"] {
+            let problem = parse(text).unwrap_err();
+            assert_eq!(problem.kind, "model_attributes_type", "{text}");
+            assert_eq!(problem.input.unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn problems_come_in_the_order_of_reading() {
+        use crate::extract::read;
+        let members = parse(r#"{"b":"x"}"#).unwrap();
+        let mut problems = Problems::default();
+        assert_eq!(members.required("a", &mut problems, read::string), None);
+        assert_eq!(members.optional("b", &mut problems, read::whole(0..=1)), None);
+        let Err(crate::error::ApiError::Invalid(problems)) = problems.check() else { panic!() };
+        let kinds: Vec<_> = problems.iter().map(|problem| problem.kind).collect();
+        assert_eq!(kinds, ["missing", "int_parsing"]);
+        assert_eq!(problems[0].input.as_ref().unwrap().as_str(), r#"{"b":"x"}"#);
     }
 }

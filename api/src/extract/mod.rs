@@ -29,6 +29,7 @@ impl Fault {
         Self { kind, msg: msg.into(), ctx: None }
     }
 
+    #[must_use]
     pub fn with_ctx(self, ctx: Value) -> Self {
         Self { ctx: Some(ctx), ..self }
     }
@@ -60,6 +61,20 @@ impl Problems {
         input: Option<&serde_json::value::RawValue>,
     ) {
         self.0.push(fault.at(loc, input));
+    }
+
+    /// Takes a part of the request that could not be read at all; what was noted before comes first.
+    ///
+    /// # Errors
+    /// If the part could not be read: its problems after those already noted.
+    pub fn with<T>(&mut self, part: Result<T, ApiError>) -> Result<T, ApiError> {
+        part.map_err(|error| match error {
+            ApiError::Invalid(more) => {
+                self.0.extend(more);
+                ApiError::Invalid(std::mem::take(&mut self.0))
+            }
+            other => other,
+        })
     }
 
     pub fn is_empty(&self) -> bool {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A body has this long to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A request's body, read whole and not parsed yet.
 #[derive(Debug, Clone)]

@@ -218,3 +218,93 @@ pub fn instant(raw: &RawValue) -> Result<DateTime<Utc>, Fault> {
         _ => Err(Fault::new("datetime_type", "Input should be a valid datetime")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use inferq_common::job::Priority;
+
+    use super::*;
+
+    #[track_caller]
+    fn outcome<T: std::fmt::Debug>(
+        read: impl Fn(&RawValue) -> Result<T, Fault>,
+        json: &str,
+    ) -> Result<T, &'static str> {
+        read(serde_json::from_str(json).unwrap()).map_err(|fault| fault.kind)
+    }
+
+    #[test]
+    fn whole_numbers_are_read_as_pydantic_reads_them() {
+        for (json, expected) in [
+            ("5", Ok(5)),
+            ("5.0", Ok(5)),
+            ("5e0", Ok(5)),
+            ("true", Ok(1)),
+            ("\"5\"", Ok(5)),
+            ("\" +1_0.00 \"", Ok(10)),
+            ("0", Err("greater_than_equal")),
+            ("-0.0", Err("greater_than_equal")),
+            ("-1", Err("greater_than_equal")),
+            ("11", Err("less_than_equal")),
+            ("1e30", Err("less_than_equal")),
+            ("123456789012345678901234567890", Err("less_than_equal")),
+            ("-123456789012345678901234567890", Err("greater_than_equal")),
+            ("1.5", Err("int_from_float")),
+            ("1e400", Err("finite_number")),
+            ("\"soon\"", Err("int_parsing")),
+            ("\"1.5\"", Err("int_parsing")),
+            ("\"\"", Err("int_parsing")),
+            ("\"_1\"", Err("int_parsing")),
+            ("\"+-1\"", Err("int_parsing")),
+            ("null", Err("int_type")),
+            ("[]", Err("int_type")),
+            ("{}", Err("int_type")),
+        ] {
+            assert_eq!(outcome(whole(1..=10), json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn truth_values_are_read_as_pydantic_reads_them() {
+        for json in ["true", "1", "1.0", "\"yes\"", "\"ON\"", "\"t\"", "\"1\""] {
+            assert_eq!(outcome(boolean, json), Ok(true), "{json}");
+        }
+        for json in ["false", "0", "0.0", "\"no\"", "\"Off\"", "\"f\"", "\"n\""] {
+            assert_eq!(outcome(boolean, json), Ok(false), "{json}");
+        }
+        for json in ["2", "0.5", "\"maybe\"", "\"\""] {
+            assert_eq!(outcome(boolean, json), Err("bool_parsing"), "{json}");
+        }
+        for json in ["null", "[]", "{}"] {
+            assert_eq!(outcome(boolean, json), Err("bool_type"), "{json}");
+        }
+    }
+
+    #[test]
+    fn texts_and_objects_are_of_their_own_type_only() {
+        assert_eq!(outcome(string, r#""a\u0062\n""#).as_deref(), Ok("ab\n"));
+        assert_eq!(outcome(string, r#""\ud800""#), Err("string_unicode"));
+        assert_eq!(outcome(string, "1"), Err("string_type"));
+        assert_eq!(outcome(string_of(1, 2), r#""""#), Err("string_too_short"));
+        assert_eq!(outcome(string_of(1, 2), r#""abc""#), Err("string_too_long"));
+        assert_eq!(outcome(dict, r#"{"a": 1}"#).unwrap().as_str(), r#"{"a": 1}"#);
+        assert_eq!(outcome(dict, "[]").unwrap_err(), "dict_type");
+        assert_eq!(outcome(word::<Priority>, r#""low""#), Ok(Priority::Low));
+        for json in ["1", "null", r#""Low""#] {
+            let fault = word::<Priority>(serde_json::from_str(json).unwrap()).unwrap_err();
+            assert_eq!(fault.kind, "enum");
+            assert_eq!(fault.msg, "Input should be 'high', 'normal' or 'low'");
+        }
+    }
+
+    #[test]
+    fn an_instant_has_a_zone() {
+        let at = outcome(instant, r#""2026-01-02T03:04:05.678901234+01:00""#).unwrap();
+        assert_eq!(at.to_rfc3339(), "2026-01-02T02:04:05.678901+00:00");
+        assert_eq!(outcome(instant, "0").unwrap(), DateTime::UNIX_EPOCH);
+        assert_eq!(outcome(instant, r#""2026-01-02T03:04:05""#), Err("timezone_aware"));
+        assert_eq!(outcome(instant, r#""tomorrow""#), Err("datetime_parsing"));
+        assert_eq!(outcome(instant, "1e300"), Err("datetime_parsing"));
+        assert_eq!(outcome(instant, "true"), Err("datetime_type"));
+    }
+}

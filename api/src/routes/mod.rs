@@ -9,19 +9,22 @@ pub mod jobs;
 pub mod metrics;
 pub mod model_servers;
 pub mod models;
+#[cfg(test)]
+mod tests;
 
 use axum::Router;
 
-use crate::{error::ApiError, state::AppState};
+use crate::{error::ApiError, middleware, state::AppState};
 
 /// All routes. What is unknown gets FastAPI's JSON, not an empty page.
-pub(crate) fn router() -> Router<AppState> {
-    platform()
+pub(crate) fn router(state: &AppState) -> Router {
+    let router = middleware::for_clients(state, platform())
         .merge(health::router())
         .merge(metrics::router())
         .merge(docs::router())
         .fallback(async || ApiError::no_route())
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed);
+    middleware::for_all(state, router).with_state(state.clone())
 }
 
 /// The routes of clients.
