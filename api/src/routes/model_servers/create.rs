@@ -52,7 +52,10 @@ pub(crate) async fn create_model_server(
         created_at: now,
     };
     match state.store.add_model_server(&server).await? {
-        Added::New(server) | Added::Updated(server) => Ok(Json(server.into())),
+        Added::New(server) | Added::Updated(server) => {
+            state.catalogue.forget();
+            Ok(Json(server.into()))
+        }
         Added::Conflict(there) => Err(ApiError::Conflict(
             format!("the alias is taken by model server {} of this account", there.id).into(),
         )),

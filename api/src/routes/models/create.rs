@@ -54,7 +54,10 @@ pub(crate) async fn create_model(
     let update = new.on_conflict == OnConflict::Update;
     let model = new.into_model(&caller, state.clock.now());
     match state.store.add_model(&model, update).await? {
-        Added::New(model) | Added::Updated(model) => Ok(JsonBody(model.into())),
+        Added::New(model) | Added::Updated(model) => {
+            state.catalogue.forget();
+            Ok(JsonBody(model.into()))
+        }
         Added::Conflict(there) => Err(ApiError::Conflict(
             format!(
                 "the account has a model {}/{} already: {}; change it with on_conflict 'update'",

@@ -1,9 +1,7 @@
 //! `GET /v5/models`.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::{Json, extract::State};
+use http::Uri;
 use inferq_common::{
     id::ModelId,
     store::{ModelFilter, PageRequest},
@@ -14,6 +12,7 @@ use crate::{
     auth::Caller,
     error::ApiError,
     extract::{Fault, Members, Problems, read},
+    paging,
     schema::{error::HTTPValidationError, list::ModelList, words::InferenceModelVendor},
     state::AppState,
 };
@@ -45,9 +44,9 @@ use crate::{
 pub(crate) async fn list_models(
     State(state): State<AppState>,
     caller: Caller,
-    RawQuery(query): RawQuery,
+    uri: Uri,
 ) -> Result<Json<ModelList>, ApiError> {
-    let (filter, page) = read_query(query.as_deref().unwrap_or_default())?;
+    let (filter, page) = read_query(&uri)?;
     let models = state.store.list_models(&caller.account, &filter, &page).await?;
     let total = state.store.count_models(&caller.account, &filter).await?;
     Ok(Json(ModelList {
@@ -62,10 +61,8 @@ pub(crate) async fn list_models(
 const NAMES: &[&str] =
     &["name", "model_vendor", "limit", "starting_after", "ending_before", "sort_by", "sort_order"];
 
-fn read_query(query: &str) -> Result<(ModelFilter, PageRequest<ModelId>), ApiError> {
-    let pairs: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
-    let pairs = pairs.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
-    let members = Members::of_texts("query", NAMES, pairs);
+fn read_query(uri: &Uri) -> Result<(ModelFilter, PageRequest<ModelId>), ApiError> {
+    let members = Members::of_query(uri, NAMES);
     let mut problems = Problems::default();
     let name = members.optional("name", &mut problems, |raw| {
         let name = read::string(raw)?;
@@ -74,31 +71,15 @@ fn read_query(query: &str) -> Result<(ModelFilter, PageRequest<ModelId>), ApiErr
         if control { Err(Fault::value("has control characters")) } else { Ok(name) }
     });
     let vendor = members.optional("model_vendor", &mut problems, read::word);
-    let limit = members.optional("limit", &mut problems, read::whole(1..=1000));
-    let after = members.optional("starting_after", &mut problems, cursor);
-    let before = members.optional("ending_before", &mut problems, |raw| {
-        let both = members.get("starting_after").is_some();
-        if both { Err(Fault::value("must not be given with starting_after")) } else { cursor(raw) }
-    });
     let sorted = members.optional("sort_by", &mut problems, sort_by).flatten();
-    let ordered =
-        members.optional("sort_order", &mut problems, |raw| match read::string(raw)?.as_str() {
-            "asc" => Ok(true),
-            "desc" => Ok(false),
-            _ => Err(none_of("'asc' or 'desc'")),
-        });
+    let page = paging::read(&members, &mut problems);
     problems.check()?;
-    let page = PageRequest {
-        after,
-        before,
-        limit: limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(100),
-        ascending: ordered.or(sorted).unwrap_or(false),
+    // `sort_order` says it for all keys.
+    let ascending = match members.get("sort_order") {
+        Some(_) => page.ascending,
+        None => sorted.unwrap_or(page.ascending),
     };
-    Ok((ModelFilter { vendor, name }, page))
-}
-
-fn cursor(raw: &RawValue) -> Result<ModelId, Fault> {
-    read::string(raw)?.parse().map_err(|_| Fault::value("is the id of no model"))
+    Ok((ModelFilter { vendor, name }, PageRequest { ascending, ..page }))
 }
 
 /// The order of creation is the only one, and that of ids; answers whether it is to ascend.

@@ -3,6 +3,8 @@
 pub mod create;
 pub mod get;
 pub mod list;
+#[cfg(test)]
+mod tests;
 
 use axum::{Router, routing};
 
