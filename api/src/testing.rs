@@ -6,7 +6,7 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request, StatusCode};
 use inferq_common::{
     account::{ApiKey, KeyHash, generate_key},
-    broker::{Broker as _, Event, SharedBroker, memory::MemoryBroker},
+    broker::{Event, SharedBroker, memory::MemoryBroker},
     callback::generate_secret,
     clock::{Clock as _, SystemClock},
     config::{ApiConfig, DatabaseConfig},

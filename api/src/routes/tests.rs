@@ -2,7 +2,6 @@
 
 use axum::{Router, body::Body, routing::get};
 use http::{Method, Request};
-use inferq_common::{broker::Broker as _, store::Store as _};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tower::ServiceExt as _;
