@@ -10,9 +10,13 @@
 #[cfg(feature = "testing")]
 pub mod conformance;
 pub mod group;
+mod open;
 pub mod path;
+pub mod postgres;
 pub(crate) mod rows;
 pub mod sqlite;
+
+pub use self::open::open;
 
 use std::{sync::Arc, time::Duration};
 
