@@ -261,14 +261,18 @@ fn show(job: &Value, json: bool) -> Result<(), Failure> {
     if json {
         return output::json(job);
     }
-    let members = [
-        "id", "status", "model", "priority", "attempt", "created_at", "started_at", "finished_at",
-    ];
+    let members =
+        ["id", "status", "model", "priority", "attempt", "created_at", "started_at", "finished_at"];
     for member in members {
         output::line(format_args!("{member:<12} {}", word(&job[member])))?;
     }
     if let Some(error) = job["error"].as_object() {
-        output::line(format_args!("{:<12} {}: {}", "error", word(&error["class"]), word(&error["message"])))?;
+        output::line(format_args!(
+            "{:<12} {}: {}",
+            "error",
+            word(&error["class"]),
+            word(&error["message"])
+        ))?;
     }
     if !job["response"].is_null() {
         output::line(format_args!("{:<12} {}", "response", job["response"]))?;
