@@ -287,7 +287,7 @@ async fn a_hanging_host_has_its_slots_and_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_backlog_for_one_host_is_worked_off_within_its_cap() {
+async fn a_backlog_for_one_host_is_worked_off() {
     let bench = Bench::start(CallbacksConfig { concurrency: 8, per_host: 1, ..config() }).await;
     let slow = ResponseTemplate::new(200).set_delay(Duration::from_millis(5));
     let server = receiver(slow).await;
