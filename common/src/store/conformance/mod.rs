@@ -28,8 +28,8 @@ use self::{builders::*, deliveries::an_attempt};
 use std::{any::Any, ops::Deref};
 
 pub use self::{
-    accounts::*, deliveries::*, instances::*, jobs::*, lists::*, machine::*, models::*,
-    retention::*, schedule::*, submit::*,
+    accounts::*, builders::plain_job, deliveries::*, instances::*, jobs::*, lists::*, machine::*,
+    models::*, retention::*, schedule::*, submit::*,
 };
 use super::{SharedStore, Store};
 
