@@ -8,7 +8,9 @@ use crate::{
     error::{ErrorClass, JobError},
     id::{AccountId, InstanceId, JobId},
     job::{IdempotencyKey, Job, JobStatus, Json, Limits, NewJob, Operation, Outcome, Priority},
-    store::{Claim, InstanceStore as _, JobStore as _, NewInstance, Submitted},
+    store::{
+        Claim, InstanceStore as _, JobStore as _, NewInstance, Submitted, conformance::Fixture,
+    },
     testing::postgres::{Server, fresh_database},
     usage::Usage,
     vendor::Vendor,
@@ -22,6 +24,12 @@ fn config(url: &str) -> DatabaseConfig {
         max_group: 256,
     }
 }
+
+async fn fixture() -> Fixture {
+    Fixture::new(Arc::new(fresh_store().await), ())
+}
+
+crate::store_conformance!(fixture().await);
 
 async fn fresh_store() -> PostgresStore {
     let store = PostgresStore::connect(&config(&fresh_database().await)).unwrap();
