@@ -94,7 +94,7 @@ pub(super) const FINISH: &str = "
 WITH ended AS (
     UPDATE deliveries
     SET status = $4, instance_id = NULL, next_attempt_at = $5,
-        finished_at = CASE WHEN $4 <> 'pending' THEN $8 END
+        finished_at = CASE WHEN $4 <> 'pending' THEN $8::timestamptz END
     WHERE delivery_id = $1 AND status || '' = 'delivering' AND instance_id = $2 AND attempt = $3
         AND EXISTS (SELECT FROM instances WHERE instance_id = $2 AND lost_at IS NULL)
     RETURNING delivery_id

@@ -54,7 +54,7 @@ WITH moved AS (
             WHEN input.ran AND input.status = 'queued' THEN $5 ELSE jobs.ready_at
         END,
         finished_at = CASE WHEN input.status <> 'queued' THEN $5 END,
-        instance_id = CASE WHEN input.status = 'queued' THEN $4 END
+        instance_id = CASE WHEN input.status = 'queued' THEN $4::uuid END
     FROM unnest($1::uuid[], $2::text[], $3::bool[]) AS input (job_id, status, ran)
     WHERE jobs.job_id = ANY (ARRAY[input.job_id])
     RETURNING jobs.job_id

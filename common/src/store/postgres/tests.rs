@@ -410,7 +410,8 @@ async fn explain(connection: &mut sqlx::PgConnection, statement: &str) -> Vec<St
     let text = format!(
         "DEALLOCATE ALL; PREPARE shown AS {statement}; EXPLAIN (COSTS OFF) EXECUTE shown ({nulls})"
     );
-    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(text)).fetch_all(connection).await.unwrap();
+    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(text)).fetch_all(connection).await;
+    let rows = rows.unwrap_or_else(|error| panic!("{error}: {statement}"));
     rows.iter().map(|row| sqlx::Row::get::<String, _>(row, 0)).collect()
 }
 
