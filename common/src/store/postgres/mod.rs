@@ -76,7 +76,7 @@ const SESSION: &[(&str, &str)] = &[
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bounds a migration, the wait for other processes that migrate included.
-const MIGRATE_TIMEOUT: Duration = Duration::from_secs(600);
+const MIGRATE_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A connection that rested longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
