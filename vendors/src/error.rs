@@ -46,10 +46,9 @@ pub fn class_of_status(status: u16) -> ErrorClass {
         404 | 410 => ErrorClass::NotFound,
         408 | 409 | 425 => ErrorClass::Transient,
         429 => ErrorClass::RateLimited,
-        // The server says that it will never be able to.
-        501 | 505 => ErrorClass::InvalidRequest,
         503 | 529 => ErrorClass::Overloaded,
-        400..=499 => ErrorClass::InvalidRequest,
+        // With 501 and 505 the server says that it will never be able to.
+        400..=499 | 501 | 505 => ErrorClass::InvalidRequest,
         500.. => ErrorClass::Transient,
         // Informational answers and redirects, which no vendor documents.
         _ => ErrorClass::Protocol,

@@ -120,3 +120,30 @@ fn adapter(vendor: Vendor, config: &Config) -> Result<Arc<dyn Adapter>, BuildErr
         _ => Err(BuildError { vendor, reason: "this release has no adapter for it".to_owned() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_an_adapter_for_every_vendor_served() {
+        let mut config = Config::load(None).unwrap();
+        // Without TLS, so that the machine needs no root certificates.
+        config.vendors.entry(Vendor::OpenAi).or_default().base_url =
+            Some("http://127.0.0.1:1/v1".parse().unwrap());
+        let registry = registry(&config).unwrap();
+        assert!(registry.vendors().eq(Vendor::SERVED.iter().copied()));
+        assert!(registry.get(Vendor::Cohere).is_none());
+    }
+
+    #[test]
+    fn a_bad_setting_is_named_with_its_vendor() {
+        let mut config = Config::load(None).unwrap();
+        let openai = config.vendors.entry(Vendor::OpenAi).or_default();
+        openai.base_url = Some("http://127.0.0.1:1/v1".parse().unwrap());
+        openai.api_key = Some("\u{7}".into());
+        let error = registry(&config).unwrap_err().to_string();
+        assert!(error.starts_with("vendors.openai: api_key: "), "{error}");
+        assert!(!error.contains('\u{7}'));
+    }
+}

@@ -100,7 +100,7 @@ impl Scripted {
                 return Err(failure(ErrorClass::RateLimited, Some(Duration::from_secs(1))));
             }
             "rate_limited_for_1h" => {
-                return Err(failure(ErrorClass::RateLimited, Some(Duration::from_secs(3600))));
+                return Err(failure(ErrorClass::RateLimited, Some(Duration::from_hours(1))));
             }
             "ok" | "fails_once" | "fails_twice" | "rate_limited_for_1s" => {}
             "held" => {

@@ -156,6 +156,7 @@ mod tests {
     #[test]
     fn several_data_lines_are_one_event() {
         assert_events("data: {\ndata:  1\ndata\ndata:}\n\n", &["{\n 1\n\n}"]);
+        assert_events("data: a\r\ndata: b\r\n\r\ndata: c\rdata: d\r\r", &["a\nb", "c\nd"]);
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::error::VendorError;
 const MAX_IDLE_CONNECTIONS: usize = 128;
 /// Below the 60 s after which common load balancers drop an idle connection.
 const MAX_IDLE: Duration = Duration::from_secs(50);
+/// A vendor may think for minutes without a word; what lies between must not forget the connection.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// No more of a body than this is allocated on the word of its length header.
 const MAX_PREALLOCATED_BYTES: usize = 1 << 20;
 
@@ -45,7 +47,11 @@ impl Http {
         let mut builder = Client::builder()
             .user_agent(concat!("inferq/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(connect_timeout)
+            // One call, one socket: over HTTP/2 long calls would queue behind the bound of streams
+            // that a vendor sets on its one connection.
+            .http1_only()
             .tcp_nodelay(true)
+            .tcp_keepalive(KEEPALIVE)
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .pool_idle_timeout(MAX_IDLE)
             .redirect(redirect::Policy::none())

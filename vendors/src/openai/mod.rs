@@ -8,7 +8,7 @@ mod convert;
 mod stream;
 mod wire;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::{
@@ -36,12 +36,13 @@ use crate::{
 
 /// What is read of the body of a failure.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
+/// A shorter key is a placeholder such as `EMPTY`, which self-hosted servers are given.
+const MIN_SECRET_BYTES: usize = 8;
 
 /// Calls an OpenAI-compatible server: chat completions, completions, embeddings, responses.
 ///
 /// `args` go out and the response comes back byte for byte; only `model`, and `stream` with its
 /// options, are the adapter's. Waits that the vendor asks for are taken from `clock`.
-#[derive(Debug)]
 pub struct OpenAi {
     http: Http,
     base_url: Url,
@@ -51,12 +52,23 @@ pub struct OpenAi {
     clock: Arc<dyn Clock>,
 }
 
+/// Only the host: an address may carry a password or a key in its query.
+impl fmt::Debug for OpenAi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAi").field("host", &self.base_url.host_str()).finish_non_exhaustive()
+    }
+}
+
 impl OpenAi {
+    /// An adapter for the server that `config` names, OpenAI's own by default.
+    ///
     /// # Errors
     /// A sentence for an operator: which setting is at fault, or that TLS cannot be set up.
     pub fn new(config: &VendorConfig, clock: Arc<dyn Clock>) -> Result<Self, String> {
-        let default_url = || Url::parse(wire::BASE_URL).expect("the constant is an address");
-        let base_url = config.base_url.clone().unwrap_or_else(default_url);
+        let base_url = match &config.base_url {
+            Some(url) => url.clone(),
+            None => Url::parse(wire::BASE_URL).map_err(|error| format!("base_url: {error}"))?,
+        };
         let key = config.api_key.as_ref().map(|key| key.expose_secret().trim());
         let key = key.filter(|key| !key.is_empty());
         Ok(Self {
@@ -119,8 +131,9 @@ impl Labels {
     /// Adds the vendor's id of the request, and takes our key out of the vendor's words: some
     /// servers repeat it.
     fn add_to(&self, mut error: VendorError) -> VendorError {
-        if let Some(key) = &self.api_key {
-            error.error.message = error.error.message.replace(key.expose_secret(), "***");
+        let key = self.api_key.as_ref().map(SecretString::expose_secret);
+        if let Some(key) = key.filter(|key| key.len() >= MIN_SECRET_BYTES) {
+            error.error.message = error.error.message.replace(key, "***");
         }
         error.error.vendor_request_id.clone_from(&self.request_id);
         error

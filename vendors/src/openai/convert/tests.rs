@@ -249,7 +249,7 @@ fn what_is_no_json_object_is_a_breach_of_protocol() {
 
 #[test]
 fn half_a_document_may_be_whole_the_next_time() {
-    for body in [r#"{"choices":[{"message""#, r#"[{"#, "{"] {
+    for body in [r#"{"choices":[{"message""#, "[{", "{"] {
         assert_eq!(refused("application/json", body.as_bytes()).0, ErrorClass::Transient);
     }
 }
