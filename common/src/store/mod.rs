@@ -7,6 +7,8 @@
 //!
 //! Times come from the caller, except the judgement of heartbeats: that goes by the store's clock.
 
+#[cfg(feature = "testing")]
+pub mod conformance;
 pub mod group;
 mod open;
 pub mod path;
