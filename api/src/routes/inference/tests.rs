@@ -148,7 +148,7 @@ async fn what_fastapi_says_of_bad_bodies() {
         r#"{"model":"model_zoo/echo","stream":true}"#,
         r#"{"model":"model_zoo/echo","args":{"stream":true}}"#,
         r#"{"model":"model_zoo/echo","args":{}"#,
-        r#"[]"#,
+        "[]",
         "",
         r#"{"model":"echo"}"#,
         r#"{"model":"acme/echo"}"#,
