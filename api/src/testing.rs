@@ -66,6 +66,24 @@ impl Reply {
         self.header("x-job-id").parse().unwrap()
     }
 
+    /// The document of a 200.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{self:?}");
+        self.json()
+    }
+
+    /// The problems of a 422, each as `kind at body.member`.
+    #[track_caller]
+    pub(crate) fn places(&self) -> Vec<String> {
+        let step = |step: &Value| step.as_str().map_or_else(|| step.to_string(), str::to_owned);
+        let words = |(kind, loc): (String, Value)| {
+            let loc: Vec<String> = loc.as_array().unwrap().iter().map(step).collect();
+            format!("{kind} at {}", loc.join("."))
+        };
+        self.problems().into_iter().map(words).collect()
+    }
+
     /// The kinds and places of the problems of a 422.
     #[track_caller]
     pub(crate) fn problems(&self) -> Vec<(String, Value)> {

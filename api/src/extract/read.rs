@@ -184,7 +184,7 @@ pub fn word<T: FromStr<Err = UnknownWord>>(raw: &RawValue) -> Result<T, Fault> {
 }
 
 /// `'a', 'b' or 'c'`.
-fn alternatives(words: &[&str]) -> String {
+pub(crate) fn alternatives(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     match quoted.split_last() {
         Some((last, [])) => last.clone(),

@@ -7,10 +7,16 @@
 //!
 //! Times come from the caller, except the judgement of heartbeats: that goes by the store's clock.
 
+#[cfg(feature = "testing")]
+pub mod conformance;
 pub mod group;
+mod open;
 pub mod path;
+pub mod postgres;
 pub(crate) mod rows;
 pub mod sqlite;
+
+pub use self::open::open;
 
 use std::{sync::Arc, time::Duration};
 

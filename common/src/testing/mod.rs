@@ -1,3 +1,4 @@
-//! Servers for tests.
+//! Servers for tests: the ones the environment names, else containers, else installed programs.
 
+pub mod postgres;
 pub mod rabbitmq;

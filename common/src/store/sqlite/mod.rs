@@ -154,8 +154,10 @@ impl Store for SqliteStore {
 
     async fn migrate(&self) -> Result<(), StoreError> {
         // One transaction around all: a second process waits for it and then finds nothing to do.
+        // `run_direct`, because `run` does not compile within an async trait: the compiler finds
+        // its `Acquire` not general enough.
         let mut tx = self.write().await?;
-        MIGRATIONS.run(&mut *tx).await.map_err(|error| match error {
+        MIGRATIONS.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
                 in_table("_sqlx_migrations")(error)
             }
@@ -187,3 +189,6 @@ impl Store for SqliteStore {
         self.writer.close().await;
     }
 }
+
+#[cfg(test)]
+mod tests;
