@@ -36,6 +36,8 @@ use crate::{
 
 /// What is read of the body of a failure.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
+/// A shorter key is a placeholder such as `EMPTY`, which self-hosted servers are given.
+const MIN_SECRET_BYTES: usize = 8;
 
 /// Calls an OpenAI-compatible server: chat completions, completions, embeddings, responses.
 ///
@@ -58,6 +60,8 @@ impl fmt::Debug for OpenAi {
 }
 
 impl OpenAi {
+    /// An adapter for the server that `config` names, OpenAI's own by default.
+    ///
     /// # Errors
     /// A sentence for an operator: which setting is at fault, or that TLS cannot be set up.
     pub fn new(config: &VendorConfig, clock: Arc<dyn Clock>) -> Result<Self, String> {
@@ -127,8 +131,9 @@ impl Labels {
     /// Adds the vendor's id of the request, and takes our key out of the vendor's words: some
     /// servers repeat it.
     fn add_to(&self, mut error: VendorError) -> VendorError {
-        if let Some(key) = &self.api_key {
-            error.error.message = error.error.message.replace(key.expose_secret(), "***");
+        let key = self.api_key.as_ref().map(SecretString::expose_secret);
+        if let Some(key) = key.filter(|key| key.len() >= MIN_SECRET_BYTES) {
+            error.error.message = error.error.message.replace(key, "***");
         }
         error.error.vendor_request_id.clone_from(&self.request_id);
         error
