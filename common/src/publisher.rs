@@ -286,9 +286,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        broker::{
-            Broker, BrokerHealth, Deliveries, Event, Inbox, LaneDepth, conformance::message,
-        },
+        broker::{Broker, BrokerHealth, Deliveries, Event, Inbox, LaneDepth, conformance::message},
         id::{InstanceId, JobId},
         job::Priority,
         vendor::Vendor,
@@ -346,9 +344,9 @@ mod tests {
             if lane == REFUSED {
                 return Err(BrokerError::Refused("full".to_owned()));
             }
-            let fails = self.failures.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(1)
-            });
+            let fails = self
+                .failures
+                .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             if fails.is_ok() {
                 return Err(BrokerError::Unavailable("down".to_owned()));
             }

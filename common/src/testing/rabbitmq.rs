@@ -313,7 +313,11 @@ impl Program {
         let Some(mut running) = self.running.take() else { return };
         drop(running.stdin.take());
         let ended = tokio::task::spawn_blocking(move || running.wait());
-        timeout(STOP_WITHIN, ended).await.expect("RabbitMQ stops").expect("no panic").expect("ends");
+        timeout(STOP_WITHIN, ended)
+            .await
+            .expect("RabbitMQ stops")
+            .expect("no panic")
+            .expect("ends");
     }
 
     async fn ctl(&self, arguments: &[&str]) -> String {

@@ -80,7 +80,10 @@ impl Live {
     }
 
     /// What lies in a lane; `None` if it has no queue.
-    pub(super) async fn depth(&self, lane: Lane) -> lapin::Result<Option<crate::broker::LaneDepth>> {
+    pub(super) async fn depth(
+        &self,
+        lane: Lane,
+    ) -> lapin::Result<Option<crate::broker::LaneDepth>> {
         let mut slot = self.scratch.lock().await;
         let channel = self.channel(&mut slot).await?;
         let depth = topology::lane_depth(&channel, lane).await?;
@@ -170,9 +173,9 @@ impl Link {
         match &*self.state.borrow() {
             State::Up(_) => None,
             State::Connecting => Some(format!("connecting to RabbitMQ at {place}")),
-            State::Blocked(_, reason) => Some(format!(
-                "RabbitMQ at {place} is blocked: {reason}; free its memory or disk"
-            )),
+            State::Blocked(_, reason) => {
+                Some(format!("RabbitMQ at {place} is blocked: {reason}; free its memory or disk"))
+            }
             State::Down(reason) => Some(reason.clone()),
             State::Closed => Some("the connection to RabbitMQ is closed".to_owned()),
         }
@@ -321,7 +324,9 @@ impl Supervisor {
         match error.kind() {
             // AMQP 0-9-1 reply codes access-refused and not-allowed.
             ErrorKind::ProtocolError(error) if error.get_id() == 403 => {
-                format!("RabbitMQ at {place} refused the login: check user and password in broker.url")
+                format!(
+                    "RabbitMQ at {place} refused the login: check user and password in broker.url"
+                )
             }
             ErrorKind::ProtocolError(error) if error.get_id() == 530 => format!(
                 "RabbitMQ at {place} refused the virtual host in broker.url: {}",

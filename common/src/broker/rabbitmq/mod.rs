@@ -94,9 +94,9 @@ impl RabbitBroker {
         if self.closed.is_cancelled() {
             return Err(BrokerError::Closed);
         }
-        self.connected.as_ref().ok_or_else(|| {
-            BrokerError::Unavailable(self.misconfigured.clone().unwrap_or_default())
-        })
+        self.connected
+            .as_ref()
+            .ok_or_else(|| BrokerError::Unavailable(self.misconfigured.clone().unwrap_or_default()))
     }
 }
 

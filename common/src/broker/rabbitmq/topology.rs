@@ -78,7 +78,8 @@ pub(super) async fn declare_lane(channel: &Channel, lane: Lane) -> lapin::Result
 
 /// Declares an inbox. It belongs to the connection and goes with it.
 pub(super) async fn declare_inbox(channel: &Channel, instance: InstanceId) -> lapin::Result<()> {
-    let options = QueueDeclareOptions { durable: false, exclusive: true, auto_delete: true, ..DURABLE };
+    let options =
+        QueueDeclareOptions { durable: false, exclusive: true, auto_delete: true, ..DURABLE };
     let arguments = table([
         ("x-max-length", AMQPValue::LongInt(MAX_EVENTS)),
         ("x-max-length-bytes", AMQPValue::LongInt(MAX_EVENT_BYTES)),

@@ -35,11 +35,8 @@ pub(super) struct Encoded {
 }
 
 pub(super) fn encode(message: &Message) -> serde_json::Result<Encoded> {
-    let body = Body {
-        job_id: message.job_id,
-        attempt: message.attempt,
-        reply_to: message.reply_to,
-    };
+    let body =
+        Body { job_id: message.job_id, attempt: message.attempt, reply_to: message.reply_to };
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into());

@@ -117,8 +117,7 @@ impl Machine {
             if before.status.is_final() {
                 assert_eq!(job, *before, "it changed after its end");
             }
-            let allowed =
-                job.status == before.status || before.status.can_become(job.status);
+            let allowed = job.status == before.status || before.status.can_become(job.status);
             assert!(allowed, "{} became {}", before.status, job.status);
             assert!(job.attempt >= before.attempt && job.lost_attempts >= before.lost_attempts);
             *before = job;
