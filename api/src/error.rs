@@ -13,7 +13,7 @@ use inferq_common::{
     store::{StoreError, group::GroupError},
 };
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tracing::{error, warn};
 
 /// Tells the clients' libraries whether a repeat of the request could help.
@@ -53,6 +53,29 @@ pub enum ApiError {
     Stopping { job_id: JobId },
     /// 500. The cause goes to the log, never to the client.
     Internal(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The JSON of an error. Inputs are shown as they were spelt.
+#[derive(Serialize)]
+struct Body<'a> {
+    detail: Detail<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<JobId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<JobStatus>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Detail<'a> {
+    Text(Cow<'a, str>),
+    List(&'a [Problem]),
+}
+
+impl<'a> Detail<'a> {
+    const fn of(text: &'a str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
 }
 
 /// One wrong member of a request, as FastAPI words it.
@@ -99,32 +122,34 @@ impl ApiError {
     }
 
     /// The status and the `detail` of each variant.
-    fn parts(&self) -> (StatusCode, Value) {
+    fn parts(&self) -> (StatusCode, Detail<'_>) {
         match self {
-            Self::Invalid(problems) => (StatusCode::UNPROCESSABLE_ENTITY, json!(problems)),
-            Self::Refused(detail) => (StatusCode::UNPROCESSABLE_ENTITY, json!(detail)),
-            Self::Unauthorized(detail) => (StatusCode::UNAUTHORIZED, json!(detail)),
-            Self::Forbidden(detail) => (StatusCode::FORBIDDEN, json!(detail)),
-            Self::NotFound(detail) => (StatusCode::NOT_FOUND, json!(detail)),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, json!("Method Not Allowed")),
+            Self::Invalid(problems) => (StatusCode::UNPROCESSABLE_ENTITY, Detail::List(problems)),
+            Self::Refused(detail) => (StatusCode::UNPROCESSABLE_ENTITY, Detail::of(detail)),
+            Self::Unauthorized(detail) => (StatusCode::UNAUTHORIZED, Detail::of(detail)),
+            Self::Forbidden(detail) => (StatusCode::FORBIDDEN, Detail::of(detail)),
+            Self::NotFound(detail) => (StatusCode::NOT_FOUND, Detail::of(detail)),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, Detail::of("Method Not Allowed"))
+            }
             Self::BodyTimeout => {
-                (StatusCode::REQUEST_TIMEOUT, json!("the request body did not arrive in time"))
+                (StatusCode::REQUEST_TIMEOUT, Detail::of("the request body did not arrive in time"))
             }
             Self::Conflict(detail) | Self::JobConflict { detail, .. } => {
-                (StatusCode::CONFLICT, json!(detail))
+                (StatusCode::CONFLICT, Detail::of(detail))
             }
-            Self::TooLarge { limit_bytes } => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                json!(format!("the request body is larger than {limit_bytes} bytes")),
-            ),
-            Self::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, json!(detail)),
-            Self::StillRunning { detail, .. } => (StatusCode::GATEWAY_TIMEOUT, json!(detail)),
+            Self::TooLarge { limit_bytes } => {
+                let detail = format!("the request body is larger than {limit_bytes} bytes");
+                (StatusCode::PAYLOAD_TOO_LARGE, Detail::Text(detail.into()))
+            }
+            Self::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, Detail::of(detail)),
+            Self::StillRunning { detail, .. } => (StatusCode::GATEWAY_TIMEOUT, Detail::of(detail)),
             Self::Stopping { .. } => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                json!("this process is stopping; the job goes on and can be read by its id"),
+                Detail::of("this process is stopping; the job goes on and can be read by its id"),
             ),
             Self::Internal(_) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, json!("Internal Server Error"))
+                (StatusCode::INTERNAL_SERVER_ERROR, Detail::of("Internal Server Error"))
             }
         }
     }
@@ -160,16 +185,11 @@ impl IntoResponse for ApiError {
             _ => {}
         }
         let (status, detail) = self.parts();
-        let mut body = json!({ "detail": detail });
-        if let Some((job_id, job_status)) = self.job() {
-            body["job_id"] = json!(job_id);
-            if let Some(job_status) = job_status {
-                body["status"] = json!(job_status);
-            }
-        }
+        let (job_id, job_status) = self.job().unzip();
+        let body = Body { detail, job_id, status: job_status.flatten() };
         let mut response = (status, JsonBody(body)).into_response();
         let headers = response.headers_mut();
-        if let Some((job_id, _)) = self.job() {
+        if let Some(job_id) = job_id {
             headers.insert(JOB_ID, job_header(job_id));
             headers.insert(header::LOCATION, job_location(job_id));
         }

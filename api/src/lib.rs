@@ -41,6 +41,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 pub use self::{server::serve, state::AppState, waiters::Waiters};
 
 /// What the api stands on.
+#[derive(Clone)]
 pub struct Api {
     pub store: SharedStore,
     pub broker: SharedBroker,

@@ -79,8 +79,9 @@ pub(crate) fn no_args() -> Json {
     Json::parse("{}").expect("an empty object is JSON")
 }
 
-/// Whether the vendor could make anything of the arguments.
-pub(crate) fn args_fit(model: &ModelName, args: &Json, route: Option<Route>) -> Result<(), Fault> {
+/// # Errors
+/// If the arguments ask the model for a stream.
+pub(crate) fn no_stream_in(args: &Json) -> Result<(), Fault> {
     let mut streams = false;
     // It is an object: that has been checked.
     let _ = each_member(args.as_str(), |member| {
@@ -88,9 +89,11 @@ pub(crate) fn args_fit(model: &ModelName, args: &Json, route: Option<Route>) -> 
             streams = member.value == "true";
         }
     });
-    if streams {
-        return Err(Fault::value(NO_STREAMING));
-    }
+    if streams { Err(Fault::value(NO_STREAMING)) } else { Ok(()) }
+}
+
+/// Whether the vendor could make anything of the arguments.
+pub(crate) fn args_fit(model: &ModelName, args: &Json, route: Option<Route>) -> Result<(), Fault> {
     if model.vendor == Vendor::OpenAi {
         openai_route(args.as_str(), &model.name, route).map_err(Fault::value)?;
     }

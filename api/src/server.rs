@@ -115,15 +115,96 @@ impl Server {
     async fn finish(mut self, state: &AppState, grace: Duration) {
         let ended = self.graceful.shutdown();
         tokio::pin!(ended);
-        tokio::select! {
-            () = &mut ended => {}
-            () = sleep(grace) => {}
-            () = state.shutdown.hard.cancelled() => {}
-        }
+        let all_ended = tokio::select! {
+            () = &mut ended => true,
+            () = sleep(grace) => false,
+            () = state.shutdown.hard.cancelled() => false,
+        };
         state.closing.cancel();
-        if timeout(FAREWELL, ended).await.is_err() {
+        if !all_ended && timeout(FAREWELL, ended).await.is_err() {
             warn!(connections = self.connections.len(), "connections were cut");
         }
         self.connections.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use secrecy::ExposeSecret as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::testing::{TestApi, succeeded};
+
+    /// A server on a port of its own, and the task it runs in.
+    async fn served(api: &TestApi) -> (SocketAddr, Shutdown, JoinSet<io::Result<()>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = Shutdown::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(api.state.api.clone(), listener, shutdown.clone()));
+        (address, shutdown, tasks)
+    }
+
+    /// Sends an inference over a new connection.
+    async fn call(api: &TestApi, address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let body = r#"{"model":"model_zoo/echo"}"#;
+        let key = api.key.expose_secret();
+        let length = body.len();
+        let head = format!("host: x\r\nx-api-key: {key}\r\ncontent-length: {length}\r\n\r\n");
+        let request = format!("POST /v5/inference HTTP/1.1\r\n{head}{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_caller_in_flight_gets_its_answer_after_a_soft_stop() {
+        let api = TestApi::start().await;
+        let (address, shutdown, mut tasks) = served(&api).await;
+        let stream = call(&api, address).await;
+        let claim = api.claim().await;
+        shutdown.soft.cancel();
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        api.finish(claim, succeeded("[1]")).await;
+        let text = answer(stream).await;
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        assert!(text.ends_with(r#"{"object":"generic_inference","response":[1]}"#), "{text}");
+        tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_still_waits_when_the_grace_is_over_is_told_the_job() {
+        let api = TestApi::with(|config| config.shutdown_grace_secs = 0).await;
+        let (address, shutdown, mut tasks) = served(&api).await;
+        let stream = call(&api, address).await;
+        let claim = api.claim().await;
+        shutdown.soft.cancel();
+        let text = answer(stream).await;
+        assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+        assert!(text.contains("x-should-retry: false\r\n"), "{text}");
+        assert!(text.contains(&format!("location: /v5/jobs/{}\r\n", claim.job.id)), "{text}");
+        tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_hard_stop_waits_for_nobody() {
+        let api = TestApi::start().await;
+        let (address, shutdown, mut tasks) = served(&api).await;
+        let stream = call(&api, address).await;
+        api.claim().await;
+        shutdown.hard.cancel();
+        assert!(answer(stream).await.starts_with("HTTP/1.1 503 "));
+        tasks.join_next().await.unwrap().unwrap().unwrap();
     }
 }

@@ -13,13 +13,13 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::{ApiError, Problem},
-    extract::{Fault, Problems},
+    extract::{Fault, Problems, Share},
     state::AppState,
     waiters::Waiter,
 };
 
 /// A request for a job, checked and complete.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Order {
     pub operation: Operation,
     pub account: AccountId,
@@ -40,6 +40,8 @@ pub struct Order {
     pub idempotency: Option<IdempotencyKey>,
     /// W3C `traceparent` of the request.
     pub trace: Option<String>,
+    /// Of the memory for bodies, until the job is stored.
+    pub share: Option<Share>,
 }
 
 /// A job that is stored.
@@ -57,18 +59,21 @@ pub struct Placed {
 /// # Errors
 /// `Unavailable` if the store does not take it, `Invalid` if its idempotency key was used before for
 /// another request. Nothing is stored then.
-pub async fn submit(state: &AppState, order: Order) -> Result<Placed, ApiError> {
-    let trace = order.trace.clone();
-    place(state, new_job(state, order, None), trace).await
+pub async fn submit(state: &AppState, mut order: Order) -> Result<Placed, ApiError> {
+    let (trace, share) = (order.trace.take(), order.share.take());
+    place(state, new_job(state, order, None), trace, share).await
 }
 
 /// As [`submit`]; the end of the job is sent to this process and wakes the waiter.
-pub async fn submit_and_wait(state: &AppState, order: Order) -> Result<(Placed, Waiter), ApiError> {
-    let trace = order.trace.clone();
+pub async fn submit_and_wait(
+    state: &AppState,
+    mut order: Order,
+) -> Result<(Placed, Waiter), ApiError> {
+    let (trace, share) = (order.trace.take(), order.share.take());
     let new = new_job(state, order, Some(state.instance.id()));
     // Registered before anyone can run the job.
     let waiter = state.waiters.register(new.job.id);
-    let placed = place(state, new, trace).await?;
+    let placed = place(state, new, trace, share).await?;
     // What ends after a repeated request is the first one's job.
     let waiter = if placed.repeated { state.waiters.register(placed.job.id) } else { waiter };
     Ok((placed, waiter))
@@ -106,10 +111,19 @@ fn new_job(state: &AppState, order: Order, reply_to: Option<InstanceId>) -> NewJ
 }
 
 /// In a task of its own, which outlives the caller.
-async fn place(state: &AppState, new: NewJob, trace: Option<String>) -> Result<Placed, ApiError> {
+async fn place(
+    state: &AppState,
+    new: NewJob,
+    trace: Option<String>,
+    share: Option<Share>,
+) -> Result<Placed, ApiError> {
     let task = state.tasks.spawn({
         let state = state.clone();
-        async move { store_and_publish(&state, new, trace).await }
+        async move {
+            let placed = store_and_publish(&state, new, trace).await;
+            drop(share);
+            placed
+        }
     });
     task.await.map_err(ApiError::internal)?
 }

@@ -23,8 +23,11 @@ pub mod store;
 
 pub mod config;
 pub mod egress;
+pub mod inbox;
 pub mod instance;
+pub mod outage;
 pub mod shutdown;
+pub mod sweeper;
 pub mod telemetry;
 
 #[cfg(feature = "testing")]

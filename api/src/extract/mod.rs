@@ -13,7 +13,13 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-pub use self::{members::Members, path::Segment, payload::Payload, prefer::Prefer};
+pub(crate) use self::payload::SHARE_BYTES;
+pub use self::{
+    members::Members,
+    path::Segment,
+    payload::{Payload, Share},
+    prefer::Prefer,
+};
 use crate::error::{ApiError, Loc, Problem};
 
 /// What is wrong with one value; [`Members`] knows where it stands.

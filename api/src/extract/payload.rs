@@ -1,6 +1,6 @@
 //! Request bodies.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Bytes, HttpBody as _, to_bytes},
@@ -8,6 +8,7 @@ use axum::{
 };
 use http::{HeaderMap, header};
 use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Fault, Members};
 use crate::{
@@ -16,12 +17,20 @@ use crate::{
 };
 
 /// A body has this long to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_mins(1);
+const BODY_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Part of the memory that bodies may take together; given back when dropped.
+pub type Share = OwnedSemaphorePermit;
+
+/// The unit in which the memory for bodies is shared out.
+pub(crate) const SHARE_BYTES: usize = 1024;
 
 /// A request's body, read whole and not parsed yet.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Payload {
     pub bytes: Bytes,
+    /// Held until the job is stored.
+    pub share: Option<Share>,
     /// Whether its content type is JSON, or absent.
     json: bool,
 }
@@ -33,15 +42,28 @@ impl FromRequest<AppState> for Payload {
         let limit_bytes = state.config.max_body_bytes;
         let json = is_json(request.headers());
         let body = request.into_body();
-        if body.size_hint().lower() > limit_bytes as u64 {
+        let hint = body.size_hint();
+        if hint.lower() > limit_bytes as u64 {
             return Err(ApiError::TooLarge { limit_bytes });
         }
+        // A body of unknown length may become as large as any.
+        let size = hint.upper().and_then(|size| usize::try_from(size).ok()).unwrap_or(limit_bytes);
+        let share = share(state, size.min(limit_bytes))?;
         let bytes = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit_bytes))
             .await
             .map_err(|_| ApiError::BodyTimeout)?
             .map_err(|error| unreadable(&error, limit_bytes))?;
-        Ok(Self { bytes, json })
+        Ok(Self { bytes, share: Some(share), json })
     }
+}
+
+/// # Errors
+/// `Unavailable` where the bodies in flight take all the memory they may.
+fn share(state: &AppState, bytes: usize) -> Result<Share, ApiError> {
+    let units = u32::try_from(bytes.div_ceil(SHARE_BYTES)).unwrap_or(u32::MAX);
+    Arc::clone(&state.bodies)
+        .try_acquire_many_owned(units)
+        .map_err(|_| ApiError::Unavailable("too many large requests are being read"))
 }
 
 impl Payload {

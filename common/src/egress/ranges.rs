@@ -80,9 +80,9 @@ pub(super) fn carried_v4(ip: Ipv6Addr) -> Vec<Ipv4Addr> {
         // IPv4-compatible, IPv4-mapped, IPv4-translated (RFC 2765), NAT64 (RFC 6052).
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => vec![v4(high, low)],
+        | [0x0064, 0xff9b, 0, 0, 0, 0, high, low]
         // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => vec![v4(high, low)],
+        | [0x2002, high, low, ..] => vec![v4(high, low)],
         // Teredo (RFC 4380): the server's address, and the client's with all bits flipped.
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
             vec![v4(server_high, server_low), v4(!high, !low)]

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io,
+    io::{self, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -37,25 +37,29 @@ const START_WITHIN: Duration = Duration::from_secs(300);
 /// A stop that takes longer becomes a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
-/// Runs the server and its port mapper, and ends both when this process closes the pipe or dies.
+/// Runs the server and its port mapper, and ends both when this process says `stop` or is gone. In
+/// the latter case what the server has stored goes too.
 ///
-/// `$1` is the server. The port mapper runs in the foreground here: started by the server itself it
-/// would become a daemon and stay.
+/// `$1` is the server, `$2` its folder. The port mapper runs in the foreground here: started by the
+/// server itself it would become a daemon and stay.
 const WATCHED: &str = r#"
 exec 3<&0 </dev/null
 epmd & mapper=$!
 "$1" & server=$!
 (
-  read -r _ <&3
+  read -r order <&3
   kill -TERM $server
   tries=0
   while kill -0 $server && [ $tries -lt 200 ]; do sleep 0.1; tries=$((tries + 1)); done
-  kill -KILL $server
-) 2>/dev/null &
+  kill -KILL $server $mapper
+  [ "$order" = stop ] || rm -rf "$2"
+) 2>/dev/null & watch=$!
 exec 3<&-
 wait $server
 code=$?
 kill $mapper
+# It may still have to clear up; a server that ended by itself leaves it waiting.
+[ $code = 0 ] && wait $watch
 exit $code
 "#;
 
@@ -287,6 +291,7 @@ impl Program {
         let child = Command::new("sh")
             .args(["-c", WATCHED, "sh"])
             .arg(self.programs.join("rabbitmq-server"))
+            .arg(self.folder.path())
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("a second handle of the log"))
@@ -311,7 +316,9 @@ impl Program {
 
     async fn stop(&mut self) {
         let Some(mut running) = self.running.take() else { return };
-        drop(running.stdin.take());
+        if let Some(mut order) = running.stdin.take() {
+            order.write_all(b"stop\n").expect("the script waits for its order");
+        }
         let ended = tokio::task::spawn_blocking(move || running.wait());
         timeout(STOP_WITHIN, ended)
             .await

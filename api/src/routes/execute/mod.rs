@@ -84,6 +84,7 @@ pub async fn execute_server(
         retry_of: None,
         idempotency: request.idempotency,
         trace: request.trace,
+        share: request.share,
     };
     answer::place(state, order, Prefer::of(headers), callback).await
 }

@@ -10,7 +10,7 @@ use inferq_common::{
 
 use crate::{
     error::ApiError,
-    extract::{Members, Payload, Problems, read},
+    extract::{Members, Payload, Problems, Share, read},
     rules,
     state::AppState,
     submit::{idempotency_key, traceparent},
@@ -27,6 +27,7 @@ pub(super) struct Request {
     pub(super) callback_url: Option<String>,
     pub(super) idempotency: Option<IdempotencyKey>,
     pub(super) trace: Option<String>,
+    pub(super) share: Option<Share>,
 }
 
 impl Request {
@@ -36,7 +37,7 @@ impl Request {
         state: &AppState,
         path: &str,
         headers: &HeaderMap,
-        payload: Payload,
+        mut payload: Payload,
         model: &ModelName,
     ) -> Result<Self, ApiError> {
         let mut problems = Problems::default();
@@ -49,6 +50,7 @@ impl Request {
         let timeout = options.optional("x-timeout-seconds", &mut problems, rules::timeout);
         let retries = options.optional("x-num-retries", &mut problems, rules::num_retries);
         let model = model.clone();
+        let share = payload.share.take();
         let args = rules::off_thread_if_large(payload.bytes.len(), move || {
             args(&payload, &model, problems)
         })
@@ -65,6 +67,7 @@ impl Request {
             callback_url,
             idempotency,
             trace: traceparent(headers),
+            share,
         })
     }
 }

@@ -10,7 +10,7 @@ use inferq_common::{
 
 use crate::{
     error::ApiError,
-    extract::{Members, Payload, Problems, read},
+    extract::{Members, Payload, Problems, Share, read},
     rules,
     state::AppState,
     submit::{Order, idempotency_key, traceparent},
@@ -45,6 +45,7 @@ pub(super) struct Request {
     expires_at: Option<DateTime<Utc>>,
     idempotency: Option<IdempotencyKey>,
     trace: Option<String>,
+    share: Option<Share>,
 }
 
 impl Request {
@@ -53,19 +54,21 @@ impl Request {
     pub(super) async fn read(
         state: &AppState,
         headers: &HeaderMap,
-        payload: Payload,
+        mut payload: Payload,
     ) -> Result<Self, ApiError> {
         let trace = traceparent(headers);
         let mut problems = Problems::default();
         let idempotency =
             idempotency_key(headers, &Method::POST, "/v5/inference", &payload.bytes, &mut problems);
         let size = payload.bytes.len();
+        let share = payload.share.take();
         let state = state.clone();
         let mut request =
             rules::off_thread_if_large(size, move || Self::read_body(&state, &payload, problems))
                 .await?;
         request.idempotency = idempotency;
         request.trace = trace;
+        request.share = share;
         Ok(request)
     }
 
@@ -87,6 +90,11 @@ impl Request {
         let run_at = body.optional("run_at", &mut problems, rules::run_at(now)).flatten();
         let expires_at = body.optional("expires_at", &mut problems, rules::expires_at(now, run_at));
         let args = args.unwrap_or_else(rules::no_args);
+        if let Err(fault) = rules::no_stream_in(&args) {
+            let mut loc = body.loc("args");
+            loc.push("stream".into());
+            problems.add(loc, fault, None);
+        }
         if problems.is_empty()
             && let Some(model) = &model
             && let Err(fault) = rules::args_fit(model, &args, route)
@@ -109,6 +117,7 @@ impl Request {
             expires_at,
             idempotency: None,
             trace: None,
+            share: None,
         })
     }
 
@@ -142,6 +151,7 @@ impl Request {
             retry_of: None,
             idempotency: self.idempotency,
             trace: self.trace,
+            share: self.share,
         })
     }
 }

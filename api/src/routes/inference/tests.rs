@@ -1,4 +1,11 @@
-use inferq_common::error::ErrorClass;
+use std::sync::Arc;
+
+use inferq_common::{
+    error::ErrorClass,
+    id::ModelId,
+    model::{IdentityType, Model, ModelStatus, ModelType},
+    vendor::Vendor,
+};
 use serde_json::{Value, json};
 
 use crate::testing::{Reply, TestApi, failed, succeeded};
@@ -148,7 +155,7 @@ async fn what_fastapi_says_of_bad_bodies() {
         r#"{"model":"model_zoo/echo","stream":true}"#,
         r#"{"model":"model_zoo/echo","args":{"stream":true}}"#,
         r#"{"model":"model_zoo/echo","args":{}"#,
-        r#"[]"#,
+        "[]",
         "",
         r#"{"model":"echo"}"#,
         r#"{"model":"acme/echo"}"#,
@@ -193,6 +200,21 @@ async fn all_that_is_wrong_with_a_request_comes_in_one_list_in_the_order_of_its_
             problem("enum", json!(["body", "priority"])),
             problem("datetime_parsing", json!(["body", "expires_at"])),
         ]
+    );
+}
+
+#[tokio::test]
+async fn what_was_given_is_shown_as_it_was_spelt() {
+    let api = TestApi::start().await;
+    let body = r#"{"model":"model_zoo/echo","inference_configuration":{"num_retries":1e400}}"#;
+    let reply = infer(&api, body).await;
+    assert_eq!(
+        reply.text,
+        concat!(
+            r#"{"detail":[{"type":"finite_number","#,
+            r#""loc":["body","inference_configuration","num_retries"],"#,
+            r#""msg":"Input should be a finite number","input":1e400}]}"#
+        )
     );
 }
 
@@ -305,4 +327,43 @@ async fn a_caller_who_goes_away_leaves_a_job_that_goes_on() {
     let id = claim.job.id;
     api.finish(claim, succeeded("1")).await;
     assert_eq!(api.get(&format!("/v5/jobs/{id}")).await.json()["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn a_registered_models_callback_does_not_make_a_call_asynchronous() {
+    let api = TestApi::start().await;
+    let now = api.state.clock.now();
+    let model = Model {
+        id: ModelId::new(now),
+        account: "acme".parse().unwrap(),
+        name: "echo".to_owned(),
+        vendor: Vendor::ModelZoo,
+        model_type: ModelType::Generic,
+        vendor_configuration: None,
+        metadata: None,
+        status: ModelStatus::Ready,
+        status_reason: None,
+        default_callback_url: Some("https://example.com/default".to_owned()),
+        created_at: now,
+        created_by_user_id: "test".to_owned(),
+        created_by_identity_type: IdentityType::ServiceAccount,
+    };
+    api.store.add_model(&model, false).await.unwrap();
+    let (reply, claim) = tokio::join!(infer(&api, ECHO), api.run_next(succeeded("1")));
+    assert_eq!(reply.status, 200);
+    assert_eq!(claim.job.model_id, Some(model.id));
+    let deliveries = api.store.list_deliveries(claim.job.id).await.unwrap();
+    assert_eq!(deliveries[0].url, "https://example.com/default");
+}
+
+#[tokio::test]
+async fn bodies_share_a_bounded_amount_of_memory() {
+    let api = TestApi::start().await;
+    let all = u32::try_from(api.state.bodies.available_permits()).unwrap();
+    let taken = Arc::clone(&api.state.bodies).try_acquire_many_owned(all).unwrap();
+    let reply = infer(&api, ECHO).await;
+    assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, "1"));
+    drop(taken);
+    api.accepted(ECHO).await;
+    assert_eq!(api.state.bodies.available_permits(), all as usize, "given back once stored");
 }

@@ -7,12 +7,12 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     extract::State,
     response::{
-        Sse,
+        IntoResponse as _, Response, Sse,
         sse::{Event, KeepAlive},
     },
 };
-use futures::{Stream, stream};
-use http::HeaderMap;
+use futures::stream;
+use http::{HeaderMap, StatusCode};
 use inferq_common::{
     id::JobId,
     job::{Job, JobResult, JobStatus},
@@ -35,13 +35,14 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 
 /// Follows a job: an event `status` for its present status and for each change, until it has ended.
 ///
-/// A change that is over before it is seen is skipped. `Last-Event-ID` leaves out what was seen.
+/// A change that is over before it is seen is skipped. `Last-Event-ID` leaves out what was seen; where
+/// nothing can follow, the answer is 204, which tells an `EventSource` not to come back.
 pub(super) async fn events(
     State(state): State<AppState>,
     caller: Caller,
     Segment(id): Segment<JobId>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+) -> Result<Response, ApiError> {
     // Registered before the first look, so that no end falls between.
     let waiter = state.waiters.register(id);
     let first = find(&state, &caller.account, id).await?;
@@ -49,6 +50,10 @@ pub(super) async fn events(
         .try_acquire_owned()
         .map_err(|_| ApiError::Unavailable("too many event streams are open"))?;
     let seen = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
+    let (job, _) = &first;
+    if job.status.is_final() && seen.is_some_and(|seen| seen >= number(job.attempt, job.status)) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let follow = Follow {
         state,
         caller,
@@ -62,9 +67,10 @@ pub(super) async fn events(
     };
     let stream = stream::unfold(follow, async |mut follow| {
         let event = follow.next().await?;
-        Some((Ok(event), follow))
+        Some((Ok::<_, Infallible>(event), follow))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(PING_EVERY).text("ping")))
+    let keep_alive = KeepAlive::new().interval(PING_EVERY).text("ping");
+    Ok(Sse::new(stream).keep_alive(keep_alive).into_response())
 }
 
 /// One open stream.

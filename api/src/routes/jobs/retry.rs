@@ -58,6 +58,7 @@ pub(super) async fn retry(
         retry_of: Some(id),
         idempotency,
         trace: traceparent(&headers),
+        share: payload.share,
     };
     let prefer = Prefer { wait: None, ..Prefer::of(&headers) };
     answer::accept(&state, order, prefer).await

@@ -28,7 +28,7 @@ use lapin::{options::BasicPublishOptions, types::ShortString};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -49,6 +49,11 @@ use crate::{config::BrokerConfig, id::InstanceId, job::Lane};
 
 /// How long the tasks may take to end once everything is closed.
 const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// Time for the server to tell consumers that their queue is gone. Where a quorum queue of the same
+/// name comes at once, RabbitMQ 3.10 does not tell them, counts them as consumers of the new queue,
+/// and delivers nothing to them.
+const BEFORE_REDECLARING: Duration = Duration::from_millis(500);
 
 /// A broker on a RabbitMQ server.
 pub struct RabbitBroker {
@@ -168,8 +173,9 @@ impl Connected {
                     return Err(BrokerError::Refused("it could not be stored".to_owned()));
                 }
                 Ok(Answer::Returned) => {
-                    warn!(%lane, "the lane's queue is gone; declaring it again");
+                    debug!(%lane, "the lane's queue is gone; declaring it again");
                     live.forget(lane);
+                    sleep(BEFORE_REDECLARING).await;
                 }
                 Ok(Answer::Lost(reason)) => return Err(BrokerError::Unavailable(reason)),
                 Err(_) => {
