@@ -38,13 +38,6 @@ pub struct Client {
     account: Option<String>,
 }
 
-/// What the server answered, if it was a success.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub body: Value,
-}
-
 impl Client {
     pub fn new(args: &ServerArgs) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
@@ -71,8 +64,8 @@ impl Client {
         }
     }
 
-    /// Sends a request. A refusal becomes a [`Failure`] with the server's own words.
-    pub async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
+    /// Sends a request and answers with its document. A refusal becomes a [`Failure`] with the server's own words.
+    pub async fn send(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
@@ -83,7 +76,7 @@ impl Client {
             )
         })?;
         if status.is_success() {
-            return Ok(Answer { status, body });
+            return Ok(body);
         }
         let code = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => code::NO_PERMISSION,

@@ -1,11 +1,6 @@
 //! What every serving process is made of, put together once.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use inferq_api::{Api, Waiters};
 use inferq_common::{
@@ -24,6 +19,7 @@ use inferq_common::{
     sweeper::Sweeper,
     telemetry,
 };
+use inferq_vendors::Registry;
 use inferq_worker::{Running, Worker};
 use ipnet::IpNet;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -76,13 +72,18 @@ pub fn refuse_single_process(config: &Config, role: &str) -> Result<(), Failure>
     };
     Err(Failure::new(
         code::CONFIG,
-        format!("`inferq {role}` shares a store and a broker with others: set {missing}, or run `inferq dev`"),
+        format!(
+            "`inferq {role}` shares a store and a broker with others: set {missing}, or run `inferq dev`"
+        ),
     ))
 }
 
 /// The networks of this machine itself.
 pub fn loopback() -> [IpNet; 2] {
-    [IpNet::from(ipnet::Ipv4Net::new_assert([127, 0, 0, 0].into(), 8)), IpNet::from(std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST))]
+    [
+        IpNet::from(ipnet::Ipv4Net::new_assert([127, 0, 0, 0].into(), 8)),
+        IpNet::from(std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST)),
+    ]
 }
 
 /// A process that is ready to serve.
@@ -97,6 +98,7 @@ pub struct Platform {
     instance: CurrentInstance,
     clock: Arc<dyn Clock>,
     metrics: PrometheusHandle,
+    registry: Registry,
     /// Where the api listens, or the worker's health and metrics.
     listener: Option<(TcpListener, SocketAddr)>,
     heart: JoinSet<()>,
@@ -108,15 +110,22 @@ impl Platform {
     pub async fn start(config: Config, roles: Roles) -> Result<Self, Failure> {
         telemetry::init(&config.log)?;
         let metrics = telemetry::install_metrics();
-        info!(role = roles.name, version = env!("CARGO_PKG_VERSION"), settings = config.redacted(), "inferq starts");
+        info!(
+            role = roles.name,
+            version = env!("CARGO_PKG_VERSION"),
+            settings = config.redacted(),
+            "inferq starts"
+        );
         let listen = if roles.api { Some(config.api.listen) } else { config.worker.listen };
         let listener = match listen {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
+        let registry = inferq_vendors::registry(&config)
+            .map_err(|error| Failure::new(code::CONFIG, chain(&error)))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = if roles.alone {
-            let store = store::open(&config.database).await.map_err(|error| store_failure(&error))?;
+            let store = store::open(&config.database).map_err(|error| store_failure(&error))?;
             store.migrate().await.map_err(|error| database_failure(&config, &error))?;
             store
         } else {
@@ -151,6 +160,7 @@ impl Platform {
             instance,
             clock,
             metrics,
+            registry,
             listener,
             heart,
             stop_heart,
@@ -211,7 +221,7 @@ impl Platform {
                 let api = self.api(waiters);
                 fronts.spawn(async move { inferq_api::serve(api, listener, stop).await });
             } else {
-                let router = inferq_api::operator_router(
+                let router = inferq_api::routes::health::operator_router(
                     Arc::clone(&self.store),
                     Arc::clone(&self.broker),
                     self.metrics.clone(),
@@ -248,7 +258,7 @@ impl Platform {
             path: self.path.clone(),
             instance: self.instance.clone(),
             running,
-            registry: inferq_vendors::registry(&self.config).unwrap_or_default(),
+            registry: self.registry.clone(),
             config: self.config.worker.clone(),
             callbacks: self.config.callbacks.clone(),
             public_url: self.public_url(),
@@ -377,7 +387,7 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure>
 
 /// Opens the configured store and makes sure that its tables are there.
 pub async fn open_store(config: &Config) -> Result<SharedStore, Failure> {
-    let store = store::open(&config.database).await.map_err(|error| store_failure(&error))?;
+    let store = store::open(&config.database).map_err(|error| store_failure(&error))?;
     let begun = Instant::now();
     loop {
         match store.check_migrated().await {

@@ -1,6 +1,8 @@
 //! Settings from files and the environment. A process of its own: each test changes the variables
 //! and the folder of the whole process, one after the other.
 
+#![expect(clippy::unwrap_used, reason = "tests unwrap freely")]
+
 use figment::Jail;
 use inferq_common::{
     config::{Config, LogFormat},
@@ -10,6 +12,7 @@ use secrecy::ExposeSecret as _;
 
 /// Runs `test` in an empty folder and an empty environment.
 #[track_caller]
+#[expect(clippy::result_large_err, reason = "the jail asks for its own error")]
 fn in_a_jail(test: impl FnOnce(&mut Jail)) {
     Jail::expect_with(|jail| {
         jail.clear_env();

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::Path};
 
 use clap::Args;
 
-use crate::{exit::Failure, platform::{self, Platform, Roles}};
+use crate::{
+    exit::Failure,
+    platform::{self, Platform, Roles},
+};
 
 #[derive(Debug, Args)]
 pub struct ApiArgs {

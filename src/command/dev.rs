@@ -58,7 +58,10 @@ fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(|error| {
         Failure::new(
             code::SYSTEM,
-            format!("cannot make the data folder {}: {error}; choose another with --data-dir", data_dir.display()),
+            format!(
+                "cannot make the data folder {}: {error}; choose another with --data-dir",
+                data_dir.display()
+            ),
         )
     })
 }

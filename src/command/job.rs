@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use crate::{
-    client::{Answer, Client, ServerArgs, word},
+    client::{Client, ServerArgs, word},
     exit::{Failure, code},
     output::{self, Progress},
 };
@@ -110,7 +110,7 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
         JobCommand::List(list) => list_jobs(&client, &list, json).await,
         JobCommand::Cancel { id } => {
             let request = client.request(Method::POST, &format!("/v5/jobs/{id}/cancel"));
-            show(&client.send(request).await?.body, json)
+            show(&client.send(request).await?, json)
         }
         JobCommand::Watch { id } => ended(watch(&client, &id).await?, json),
     }
@@ -168,7 +168,7 @@ async fn submit_job(client: &Client, submit: &SubmitArgs) -> Result<Value, Failu
     if let Some(key) = &submit.idempotency_key {
         request = request.header("idempotency-key", key);
     }
-    Ok(client.send(request).await?.body)
+    Ok(client.send(request).await?)
 }
 
 /// A JSON document from the command line.
@@ -197,8 +197,7 @@ async fn get(client: &Client, id: &str, wait_secs: u32) -> Result<Value, Failure
     if wait_secs > 0 {
         request = request.header("prefer", format!("wait={wait_secs}"));
     }
-    let Answer { body, .. } = client.send(request).await?;
-    Ok(body)
+    client.send(request).await
 }
 
 /// Waits until the job ends, through restarts of the server of up to a minute.
@@ -242,7 +241,7 @@ async fn list_jobs(client: &Client, list: &ListArgs, json: bool) -> Result<(), F
     }
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
     let request = client.request(Method::GET, &format!("/v5/jobs?{query}"));
-    let page = client.send(request).await?.body;
+    let page = client.send(request).await?;
     if json {
         return output::json(&page);
     }
@@ -261,14 +260,18 @@ fn show(job: &Value, json: bool) -> Result<(), Failure> {
     if json {
         return output::json(job);
     }
-    let members = [
-        "id", "status", "model", "priority", "attempt", "created_at", "started_at", "finished_at",
-    ];
+    let members =
+        ["id", "status", "model", "priority", "attempt", "created_at", "started_at", "finished_at"];
     for member in members {
         output::line(format_args!("{member:<12} {}", word(&job[member])))?;
     }
     if let Some(error) = job["error"].as_object() {
-        output::line(format_args!("{:<12} {}: {}", "error", word(&error["class"]), word(&error["message"])))?;
+        output::line(format_args!(
+            "{:<12} {}: {}",
+            "error",
+            word(&error["class"]),
+            word(&error["message"])
+        ))?;
     }
     if !job["response"].is_null() {
         output::line(format_args!("{:<12} {}", "response", job["response"]))?;

@@ -140,18 +140,15 @@ async fn create(
     output::line(key.expose_secret())
 }
 
-async fn list(
-    store: &SharedStore,
-    account: Option<&AccountId>,
-    json: bool,
-) -> Result<(), Failure> {
+async fn list(store: &SharedStore, account: Option<&AccountId>, json: bool) -> Result<(), Failure> {
     let keys = store.list_keys(account).await.map_err(refused)?;
     if json {
         let items: Vec<_> = keys.iter().map(key_json).collect();
         return output::json(&items.into());
     }
     let row = |key: &ApiKey| {
-        let state = key.revoked_at.map_or("active".to_owned(), |at| format!("revoked {}", rfc3339(at)));
+        let state =
+            key.revoked_at.map_or("active".to_owned(), |at| format!("revoked {}", rfc3339(at)));
         let accounts = std::iter::once(&key.account).chain(&key.other_accounts);
         let accounts: Vec<_> = accounts.map(ToString::to_string).collect();
         vec![
@@ -164,7 +161,11 @@ async fn list(
         ]
     };
     let header = ["id", "key", "name", "accounts", "created_at", "state"];
-    output::table(&header, keys.iter().map(row).collect(), "no keys: make one with `inferq key create`")
+    output::table(
+        &header,
+        keys.iter().map(row).collect(),
+        "no keys: make one with `inferq key create`",
+    )
 }
 
 fn key_json(key: &ApiKey) -> serde_json::Value {
@@ -179,11 +180,7 @@ fn key_json(key: &ApiKey) -> serde_json::Value {
     })
 }
 
-async fn show_secrets(
-    store: &SharedStore,
-    account: &AccountId,
-    json: bool,
-) -> Result<(), Failure> {
+async fn show_secrets(store: &SharedStore, account: &AccountId, json: bool) -> Result<(), Failure> {
     let secrets = store.list_webhook_secrets(account, SystemClock.now()).await.map_err(refused)?;
     if secrets.is_empty() {
         return Err(no_account(account));
@@ -228,6 +225,8 @@ async fn rotate_secret(
 fn no_account(account: &AccountId) -> Failure {
     Failure::new(
         code::NOT_FOUND,
-        format!("there is no account '{account}': `inferq key create --account {account}` makes it"),
+        format!(
+            "there is no account '{account}': `inferq key create --account {account}` makes it"
+        ),
     )
 }

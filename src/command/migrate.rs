@@ -12,7 +12,7 @@ pub struct MigrateArgs {}
 
 pub async fn run(_args: MigrateArgs, file: Option<&Path>) -> Result<(), Failure> {
     let config = Config::load(file)?;
-    let store = store::open(&config.database).await.map_err(|error| platform::store_failure(&error))?;
+    let store = store::open(&config.database).map_err(|error| platform::store_failure(&error))?;
     store.migrate().await.map_err(|error| platform::database_failure(&config, &error))?;
     store.close().await;
     output::line(format_args!("the {} store is up to date", store.kind()))

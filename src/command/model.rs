@@ -37,7 +37,7 @@ pub async fn run(args: ModelArgs) -> Result<(), Failure> {
     match args.command {
         ModelCommand::List { limit } => {
             let request = client.request(Method::GET, &format!("/v5/models?limit={limit}"));
-            let page = client.send(request).await?.body;
+            let page = client.send(request).await?;
             if args.server.json {
                 return output::json(&page);
             }
@@ -47,7 +47,7 @@ pub async fn run(args: ModelArgs) -> Result<(), Failure> {
         }
         ModelCommand::Get { id } => {
             let request = client.request(Method::GET, &format!("/v5/models/{id}"));
-            let model = client.send(request).await?.body;
+            let model = client.send(request).await?;
             if args.server.json {
                 return output::json(&model);
             }

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::Path};
 use clap::Args;
 use inferq_common::vendor::Vendor;
 
-use crate::{exit::Failure, platform::{self, Platform, Roles}};
+use crate::{
+    exit::Failure,
+    platform::{self, Platform, Roles},
+};
 
 #[derive(Debug, Args)]
 pub struct WorkerArgs {

@@ -73,7 +73,7 @@ impl ConfigError {
     }
 
     /// Refuses a number outside `range`.
-    fn unless_in<T: PartialOrd + std::fmt::Display>(
+    fn unless_in<T: Copy + PartialOrd + std::fmt::Display>(
         range: RangeInclusive<T>,
         value: T,
         key: impl Into<Cow<'static, str>>,

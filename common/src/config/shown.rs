@@ -16,6 +16,7 @@ pub(super) fn server_url<S: Serializer>(
 }
 
 /// For `#[serde(serialize_with)]`: only whether it is set.
+#[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
 pub(super) fn secret<S: Serializer>(
     secret: &Option<SecretString>,
     serializer: S,

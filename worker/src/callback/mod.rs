@@ -62,7 +62,7 @@ pub struct Callbacks {
 /// Delivers callbacks until `shutdown`.
 ///
 /// A soft stop lets attempts in flight end, a hard one drops them; what is dropped is freed with
-/// the instance. The process must have installed its TLS provider.
+/// the instance.
 pub async fn run(parts: Callbacks, shutdown: Shutdown) {
     let timeout = Duration::from_millis(parts.config.timeout_ms);
     let poster = match Poster::new(Arc::clone(&parts.guard), timeout) {

@@ -50,6 +50,10 @@ impl Poster {
     /// # Errors
     /// If the HTTP client cannot be made.
     pub(super) fn new(guard: Arc<Guard>, timeout: Duration) -> reqwest::Result<Self> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Fails when another task was faster with the same one.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         let client = client(&guard).build().or_else(|error| {
             // A slim image may come without any; plain http can still be served.
             warn!(%error, "no root certificates: callbacks to https:// will fail");

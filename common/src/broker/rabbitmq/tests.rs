@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -394,3 +395,6 @@ async fn a_restart_under_load_loses_nothing_confirmed(
         delivery.ack().await;
     }
 }
+=======
+
+>>>>>>> part/callbacks

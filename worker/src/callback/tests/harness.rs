@@ -80,8 +80,6 @@ impl Bench {
     }
 
     fn idle(now: DateTime<Utc>) -> Self {
-        // Fails when another test of this process was first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/jobs.db", folder.path().display());
         let store: SharedStore = Arc::new(
