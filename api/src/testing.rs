@@ -103,7 +103,7 @@ impl TestApi {
 
     pub(crate) async fn with(change: impl FnOnce(&mut ApiConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
+        let store: SharedStore = open(&dir);
         store.migrate().await.unwrap();
         let clock = Arc::new(SystemClock);
         let instance = InstanceId::new(clock.now());
@@ -267,7 +267,8 @@ impl TestApi {
     }
 }
 
-fn open(dir: &tempfile::TempDir) -> SharedStore {
+/// The store in `dir`, not migrated.
+pub(crate) fn open(dir: &tempfile::TempDir) -> Arc<SqliteStore> {
     let config = DatabaseConfig {
         url: format!("sqlite://{}/test.db", dir.path().display()).into(),
         max_connections: 4,

@@ -2,6 +2,8 @@
 
 mod clients;
 mod polish;
+#[cfg(test)]
+mod tests;
 
 use std::sync::LazyLock;
 
@@ -49,6 +51,7 @@ pub fn document() -> &'static OpenApi {
         crate::routes::model_servers::get::get_model_server,
         crate::routes::model_servers::get::get_model_server_by_alias,
         crate::routes::model_servers::get::get_deployment,
+        crate::routes::model_servers::execute::execute_model_server,
         crate::routes::models::create::create_model,
         crate::routes::models::list::list_models,
         crate::routes::models::get::get_model,

@@ -384,8 +384,9 @@ pub struct ModelFilter {
 /// Registered models and model servers.
 #[async_trait]
 pub trait ModelStore: Send + Sync {
-    /// Adds a model; where `vendor/name` is taken in the account, updates configuration, type and
-    /// metadata of the one there if `update`, else answers `Conflict`.
+    /// Adds a model; where `vendor/name` is taken in the account, updates configuration, type,
+    /// metadata, status and default callback URL of the one there if `update`, else answers
+    /// `Conflict`.
     async fn add_model(&self, model: &Model, update: bool) -> Result<Added<Model>, StoreError>;
 
     async fn find_model(

@@ -1,8 +1,11 @@
 //! Model servers (v4): the stable fronts that aliases name.
 
 pub mod create;
+pub mod execute;
 pub mod get;
 pub mod list;
+#[cfg(test)]
+mod tests;
 
 use axum::{Router, routing};
 
@@ -16,6 +19,10 @@ pub(crate) fn router() -> Router<AppState> {
             routing::get(list::list_model_servers).post(create::create_model_server),
         )
         .route("/v4/serving/{model_server_id}", routing::get(get::get_model_server))
+        .route(
+            "/v4/serving/{model_server_id}/execute",
+            routing::post(execute::execute_model_server),
+        )
         .route("/v4/serving/{model_server_id}/deployment", routing::get(get::get_deployment))
         .route("/v4/serving/a/{alias}", routing::get(get::get_model_server_by_alias))
 }

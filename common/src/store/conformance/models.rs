@@ -50,6 +50,8 @@ pub async fn a_second_model_of_a_name_conflicts_or_updates(fixture: Fixture) {
         vendor_configuration: None,
         metadata: Some(Json::parse("{}").unwrap()),
         status: ModelStatus::Failed,
+        status_reason: Some("no adapter".into()),
+        default_callback_url: Some("https://receiver.example/second".into()),
         created_by_user_id: "user-2".into(),
         ..a_model("m", 2)
     };
@@ -59,6 +61,9 @@ pub async fn a_second_model_of_a_name_conflicts_or_updates(fixture: Fixture) {
         model_type: second.model_type,
         vendor_configuration: second.vendor_configuration.clone(),
         metadata: second.metadata.clone(),
+        status: second.status,
+        status_reason: second.status_reason.clone(),
+        default_callback_url: second.default_callback_url.clone(),
         ..first.clone()
     };
     assert_eq!(fixture.add_model(&second, true).await.unwrap(), Added::Updated(updated.clone()));

@@ -46,7 +46,8 @@ pub(super) const ADD: &str = concat!(
 
 pub(super) const UPDATE: &str = concat!(
     "UPDATE models
-    SET model_type = $4, vendor_configuration = $5::text::json, metadata = $6::text::json
+    SET model_type = $4, vendor_configuration = $5::text::json, metadata = $6::text::json,
+        status = $7, status_reason = $8, default_callback_url = $9
     WHERE account_id = $1 AND vendor = $2 AND name = $3
     RETURNING ",
     model_columns!()
@@ -310,7 +311,10 @@ impl PostgresStore {
                     .bind(&model.name)
                     .bind(model.model_type.as_str())
                     .bind(model.vendor_configuration.as_ref().map(Json::as_str))
-                    .bind(model.metadata.as_ref().map(Json::as_str));
+                    .bind(model.metadata.as_ref().map(Json::as_str))
+                    .bind(model.status.as_str())
+                    .bind(model.status_reason.as_deref())
+                    .bind(model.default_callback_url.as_deref());
                 Box::pin(query.fetch_optional(lent.connection()))
             })
             .await?;

@@ -112,13 +112,17 @@ impl ModelStore for SqliteStore {
             return Ok(Added::Conflict(known));
         }
         sqlx::query(
-            "UPDATE models SET model_type = ?2, vendor_configuration = ?3, metadata = ?4
+            "UPDATE models SET model_type = ?2, vendor_configuration = ?3, metadata = ?4,
+                 status = ?5, status_reason = ?6, default_callback_url = ?7
              WHERE model_id = ?1",
         )
         .bind(known.id.as_uuid())
         .bind(model.model_type.as_str())
         .bind(model.vendor_configuration.as_ref().map(Json::as_str))
         .bind(model.metadata.as_ref().map(Json::as_str))
+        .bind(model.status.as_str())
+        .bind(model.status_reason.as_deref())
+        .bind(model.default_callback_url.as_deref())
         .execute(&mut *tx)
         .await
         .map_err(in_table("models"))?;
@@ -126,6 +130,9 @@ impl ModelStore for SqliteStore {
         known.model_type = model.model_type;
         known.vendor_configuration.clone_from(&model.vendor_configuration);
         known.metadata.clone_from(&model.metadata);
+        known.status = model.status;
+        known.status_reason.clone_from(&model.status_reason);
+        known.default_callback_url.clone_from(&model.default_callback_url);
         Ok(Added::Updated(known))
     }
 
