@@ -37,8 +37,7 @@ async fn main() -> ExitCode {
 
 /// Starts the servers, runs the command, stops the servers; dropped, all three are ended.
 async fn run(program: OsString, arguments: Vec<OsString>) -> ExitCode {
-    let (postgres, rabbitmq) =
-        tokio::join!(postgres::Server::start(), rabbitmq::Server::start());
+    let (postgres, rabbitmq) = tokio::join!(postgres::Server::start(), rabbitmq::Server::start());
     let started = Command::new(&program)
         .args(arguments)
         .env("INFERQ_TEST_POSTGRES_URL", postgres.url())

@@ -1,6 +1,12 @@
 //! What every broker must do. [`broker_conformance!`](crate::broker_conformance) makes each case
 //! below a test of one broker.
 
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "these are tests, called from where the tests of a broker lie"
+)]
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
@@ -101,9 +107,8 @@ async fn depth_becomes(broker: &impl Broker, expected: LaneDepth) {
             seen = Some(broker.depth(LANE).await.expect("a depth"));
         }
     };
-    if timeout(PATIENCE, reached).await.is_err() {
-        panic!("the depth stays at {seen:?}, expected {expected:?}");
-    }
+    let in_time = timeout(PATIENCE, reached).await;
+    assert!(in_time.is_ok(), "the depth stays at {seen:?}, expected {expected:?}");
 }
 
 pub async fn a_message_is_delivered_and_acked_once(broker: Arc<impl Broker>) {

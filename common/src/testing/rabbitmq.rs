@@ -1,5 +1,7 @@
 //! RabbitMQ for tests: a private server on free ports, and a virtual host for each test.
 
+#![expect(clippy::missing_panics_doc, reason = "a test server that fails fails its test")]
+
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
@@ -32,7 +34,7 @@ pub const AMQP_URL: &str = "INFERQ_TEST_AMQP_URL";
 pub const MANAGEMENT_URL: &str = "INFERQ_TEST_RABBITMQ_MANAGEMENT_URL";
 
 /// A start on a busy machine takes 10 s and more; a first pull of the image, minutes.
-const START_WITHIN: Duration = Duration::from_secs(300);
+const START_WITHIN: Duration = Duration::from_mins(5);
 
 /// A stop that takes longer becomes a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
@@ -176,11 +178,11 @@ impl Server {
 /// # Panics
 /// If no RabbitMQ can be had.
 pub async fn virtual_host() -> String {
+    static SHARED: OnceCell<(String, String)> = OnceCell::const_new();
     let named = (environment(AMQP_URL), environment(MANAGEMENT_URL));
     if let (Some(amqp), Some(management)) = named {
         return new_virtual_host(&amqp, &management).await;
     }
-    static SHARED: OnceCell<(String, String)> = OnceCell::const_new();
     let (amqp, management) = SHARED.get_or_init(start_shared).await;
     new_virtual_host(amqp, management).await
 }

@@ -45,9 +45,10 @@ pub(super) enum Source {
 impl Source {
     async fn subscribe(self, live: &Live) -> lapin::Result<(Channel, Consumer)> {
         if let Self::Lane(lane, _) = self {
-            // Declared each time: a deleted queue is one reason to be here.
-            live.forget(lane);
-            live.declare(lane).await?;
+            // Forgotten at once, so that the next subscribe declares it: a deleted queue is one reason
+            // to subscribe again.
+            let declared = live.declare(lane).await?;
+            live.forget(lane, declared);
         }
         let channel = live.connection.create_channel().await?;
         let (queue, prefetch) = match self {

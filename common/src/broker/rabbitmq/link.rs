@@ -4,7 +4,7 @@
 //! channel that the server closed, and gives up after a number of tries.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     io,
     net::{Shutdown, TcpStream},
     os::fd::AsFd as _,
@@ -40,7 +40,7 @@ pub(super) struct Live {
     /// Cancelled once the connection is known to be dead.
     pub(super) over: CancellationToken,
     /// Lanes declared on this connection. Not remembered beyond it: the server may be a new one.
-    lanes: Mutex<HashSet<Lane>>,
+    lanes: Mutex<Lanes>,
     declaring: AsyncMutex<Option<Channel>>,
     /// For questions whose answer may be that the server closes the channel.
     scratch: AsyncMutex<Option<Channel>>,
@@ -50,33 +50,40 @@ pub(super) struct Live {
 }
 
 impl Live {
-    fn lanes(&self) -> MutexGuard<'_, HashSet<Lane>> {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().expect("no one panics while holding the lanes")
     }
 
     /// Makes sure a lane's queue exists; costs nothing once it is known to.
-    pub(super) async fn declare(&self, lane: Lane) -> lapin::Result<()> {
-        if self.lanes().contains(&lane) {
-            return Ok(());
+    pub(super) async fn declare(&self, lane: Lane) -> lapin::Result<Declared> {
+        if let Some(declared) = self.lanes().known.get(&lane) {
+            return Ok(*declared);
         }
         let mut slot = self.declaring.lock().await;
-        if self.lanes().contains(&lane) {
-            return Ok(());
+        if let Some(declared) = self.lanes().known.get(&lane) {
+            return Ok(*declared);
         }
         // Taken out and put back only after success: a channel that failed is never used again.
         let channel = self.channel(&mut slot).await?;
-        if self.lanes().is_empty() {
+        if self.lanes().known.is_empty() {
             topology::declare_dead(&channel).await?;
         }
         topology::declare_lane(&channel, lane).await?;
         *slot = Some(channel);
-        self.lanes().insert(lane);
-        Ok(())
+        let mut lanes = self.lanes();
+        lanes.last.0 += 1;
+        let declared = lanes.last;
+        lanes.known.insert(lane, declared);
+        Ok(declared)
     }
 
-    /// Someone has deleted the lane's queue.
-    pub(super) fn forget(&self, lane: Lane) {
-        self.lanes().remove(&lane);
+    /// Someone has deleted the lane's queue since it was declared.
+    pub(super) fn forget(&self, lane: Lane, declared: Declared) {
+        let mut lanes = self.lanes();
+        // Another caller may have declared it again.
+        if lanes.known.get(&lane) == Some(&declared) {
+            lanes.known.remove(&lane);
+        }
     }
 
     /// What lies in a lane; `None` if it has no queue.
@@ -106,6 +113,16 @@ impl Live {
         }
     }
 }
+
+#[derive(Default)]
+struct Lanes {
+    known: HashMap<Lane, Declared>,
+    last: Declared,
+}
+
+/// One declaration of a lane, told from later ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Declared(u64);
 
 /// How a link stands.
 #[derive(Clone)]

@@ -91,8 +91,8 @@ impl RabbitBroker {
                 (None, Some(reason))
             }
         };
-        let _closed_on_drop = closed.clone().drop_guard();
-        Self { misconfigured, connected, closed, _closed_on_drop }
+        let guard = closed.clone().drop_guard();
+        Self { misconfigured, connected, closed, _closed_on_drop: guard }
     }
 
     fn connected(&self) -> Result<&Connected, BrokerError> {
@@ -163,7 +163,7 @@ impl Connected {
         // Twice: a queue that was deleted is declared again.
         for _ in 0..2 {
             let live = self.publishing.sending().await?;
-            live.declare(lane).await.map_err(|error| self.unavailable(&error))?;
+            let declared = live.declare(lane).await.map_err(|error| self.unavailable(&error))?;
             let (answer, answered) = oneshot::channel();
             let request = Request { lane, message: message.clone(), answer };
             self.requests.send(request).await.map_err(|_| BrokerError::Closed)?;
@@ -174,8 +174,9 @@ impl Connected {
                 }
                 Ok(Answer::Returned) => {
                     debug!(%lane, "the lane's queue is gone; declaring it again");
-                    live.forget(lane);
-                    sleep(BEFORE_REDECLARING).await;
+                    // In this order: once forgotten, the next publish declares it.
+                    sleep(BEFORE_REDECLARING.min(self.publish_timeout / 4)).await;
+                    live.forget(lane, declared);
                 }
                 Ok(Answer::Lost(reason)) => return Err(BrokerError::Unavailable(reason)),
                 Err(_) => {

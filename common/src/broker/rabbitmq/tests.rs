@@ -1,10 +1,11 @@
-<<<<<<< HEAD
+#![expect(clippy::unwrap_used, reason = "helpers of tests may")]
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
-    options::{BasicGetOptions, BasicPublishOptions, QueueDeleteOptions},
+    options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -124,7 +125,6 @@ async fn a_server_that_never_speaks_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_queue_is_declared_again() {
-    tracing_subscriber::fmt().with_env_filter("inferq_common=trace,lapin::channels=trace").init();
     let url = virtual_host().await;
     let broker = broker(&url);
     broker.publish(LANE, &message(1)).await.unwrap();
@@ -138,8 +138,8 @@ async fn a_deleted_queue_is_declared_again() {
     let messages: Vec<_> = (10..110).map(message).collect();
     let publishes: FuturesUnordered<_> =
         messages.iter().map(|message| broker.publish(LANE, message)).collect();
-    let published: Vec<_> = publishes.collect().await;
-    assert!(published.iter().all(Result::is_ok), "{published:?}");
+    let results: Vec<_> = publishes.collect().await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
 
     let mut missing: HashSet<_> = messages.iter().map(|message| message.job_id).collect();
     while !missing.is_empty() {
@@ -167,8 +167,8 @@ async fn what_came_back_is_found_though_other_lanes_are_busy() {
         .enumerate()
         .map(|(n, message)| broker.publish(if n % 7 == 0 { LANE } else { other }, message))
         .collect();
-    let published: Vec<_> = publishes.collect().await;
-    assert!(published.iter().all(Result::is_ok), "{published:?}");
+    let results: Vec<_> = publishes.collect().await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
     for (lane, of_lane) in [(LANE, true), (other, false)] {
         let mut missing: HashSet<_> = messages
             .iter()
@@ -214,11 +214,33 @@ async fn an_unreadable_message_becomes_a_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_keeps_coming_back_becomes_a_dead_letter() {
+    let url = virtual_host().await;
+    let broker = broker(&url);
+    let mut deliveries = broker.consume(LANE, 10).await.unwrap();
+    broker.publish(LANE, &message(1)).await.unwrap();
+    // The first delivery and as many more as the limit allows.
+    for _ in 0..=20 {
+        take(&mut deliveries).await.nack().await;
+    }
+    let channel = plain(&url).await;
+    reach("a dead letter", async || {
+        let dead = channel.basic_get(topology::DEAD.into(), BasicGetOptions::default());
+        dead.await.unwrap().is_some()
+    })
+    .await;
+    assert!(deliveries.try_next().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_queue_declared_otherwise_is_an_error_that_names_it() {
     let url = virtual_host().await;
     let channel = plain(&url).await;
     let queue = topology::lane_queue(LANE);
-    channel.queue_declare(queue, Default::default(), FieldTable::default()).await.unwrap();
+    channel
+        .queue_declare(queue, QueueDeclareOptions::default(), FieldTable::default())
+        .await
+        .unwrap();
     let broker = broker(&url);
     let published = broker.publish(LANE, &message(1)).await;
     let Err(BrokerError::Unavailable(reason)) = published else { panic!("{published:?}") };
@@ -313,11 +335,11 @@ async fn a_channel_closed_for_a_late_ack_comes_back(server: &Server) {
     let lane = Lane { vendor: Vendor::ModelZoo, priority: Priority::Low };
     let mut deliveries = broker.consume(lane, 10).await.unwrap();
     broker.publish(lane, &message(1)).await.unwrap();
-    let late = take(&mut deliveries).await;
+    let held = take(&mut deliveries).await;
     // Blocks until the server has closed the channel and delivered the message anew.
     let again = timeout(PATIENCE, deliveries.next()).await.expect("it comes again").unwrap();
     assert_eq!(again.message(), &message(1));
-    late.ack().await;
+    held.ack().await;
     again.ack().await;
     broker.publish(lane, &message(2)).await.unwrap();
     let next = take(&mut deliveries).await;
@@ -395,6 +417,3 @@ async fn a_restart_under_load_loses_nothing_confirmed(
         delivery.ack().await;
     }
 }
-=======
-
->>>>>>> part/callbacks
