@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -395,6 +394,3 @@ async fn a_restart_under_load_loses_nothing_confirmed(
         delivery.ack().await;
     }
 }
-=======
-
->>>>>>> part/callbacks
