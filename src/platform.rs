@@ -211,6 +211,12 @@ impl Platform {
         );
         let mut fronts = JoinSet::new();
         let mut backs = JoinSet::new();
+        // Without a reader its histograms would keep every measurement.
+        let upkeep = telemetry::keep_up(self.metrics.clone());
+        let stopped = worker_stop.soft.clone();
+        backs.spawn(async move {
+            stopped.run_until_cancelled(upkeep).await;
+        });
         backs.spawn(self.sweeper().run(worker_stop.clone()));
         if self.roles.worker {
             backs.spawn(inferq_worker::run(self.worker(running), worker_stop.clone()));

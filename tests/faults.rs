@@ -2,13 +2,10 @@
 
 mod harness;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
 use harness::{Mode, Platform, chat, eventually, receiver::Receiver};
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dev_killed_amid_a_hundred_jobs_finishes_each_once() {
@@ -31,7 +28,10 @@ async fn dev_killed_amid_a_hundred_jobs_finishes_each_once() {
 
 #[cfg(feature = "servers")]
 mod distributed {
+    use std::time::{Duration, Instant};
+
     use inferq_common::testing::{postgres, rabbitmq};
+    use serde_json::Value;
 
     use super::*;
 

@@ -112,3 +112,62 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chrono::{DateTime, TimeDelta, Utc};
+    use tokio::{sync::mpsc, time::timeout};
+
+    use super::*;
+    use crate::{broker::memory::MemoryBroker, job::JobStatus};
+
+    fn finished(job_id: JobId) -> Event {
+        Event::Finished { job_id, status: JobStatus::Succeeded, attempt: 1, result: None }
+    }
+
+    /// Sends until it arrives: what is sent before the inbox is open is lost.
+    async fn arrives(
+        broker: &SharedBroker,
+        to: InstanceId,
+        event: &Event,
+        seen: &mut mpsc::UnboundedReceiver<Event>,
+    ) -> Event {
+        let sent = async {
+            loop {
+                broker.send(to, event).await.unwrap();
+                if let Ok(Some(event)) = timeout(Duration::from_millis(20), seen.recv()).await {
+                    return event;
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), sent).await.expect("it arrives in time")
+    }
+
+    #[tokio::test]
+    async fn each_event_reaches_its_handler_also_under_a_new_id() {
+        let at = DateTime::<Utc>::UNIX_EPOCH;
+        let broker: SharedBroker = Arc::new(MemoryBroker::new());
+        let instance = CurrentInstance::new(InstanceId::new(at));
+        let (for_finished, mut seen) = mpsc::unbounded_channel();
+        let (for_cancel, mut cancels) = mpsc::unbounded_channel();
+        let handlers = Handlers {
+            finished: Arc::new(move |event| for_finished.send(event).unwrap()),
+            cancel: Arc::new(move |job_id, attempt| {
+                for_cancel.send(Event::Cancel { job_id, attempt }).unwrap();
+            }),
+        };
+        let hub = InboxHub::start(Arc::clone(&broker), instance.clone(), handlers, Shutdown::new());
+
+        let job_id = JobId::new(at);
+        let (end, cancel) = (finished(job_id), Event::Cancel { job_id, attempt: 2 });
+        assert_eq!(arrives(&broker, instance.id(), &end, &mut seen).await, end);
+        assert_eq!(arrives(&broker, instance.id(), &cancel, &mut cancels).await, cancel);
+
+        let new = InstanceId::new(at + TimeDelta::seconds(1));
+        instance.replace(new);
+        assert_eq!(arrives(&broker, new, &end, &mut seen).await, end);
+        hub.close().await;
+    }
+}

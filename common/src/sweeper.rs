@@ -109,45 +109,45 @@ impl Sweeper {
         shutdown.hard.run_until_cancelled(futures::future::join_all(steps)).await;
     }
 
-    async fn repeat(&self, step: Step, stop: &CancellationToken) {
+    async fn repeat(&self, step: Step, soft: &CancellationToken) {
         let mut outage = Outage::of(step.name());
         loop {
             let pause = jittered(step.period());
-            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+            if soft.run_until_cancelled(sleep(pause)).await.is_none() {
                 return;
             }
-            match self.round(step, stop).await {
+            match self.round(step, soft).await {
                 Ok(()) => outage.succeeded(),
                 Err(error) => {
                     let pause = outage.failed(&error);
-                    stop.run_until_cancelled(sleep(pause)).await;
+                    soft.run_until_cancelled(sleep(pause)).await;
                 }
             }
         }
     }
 
-    async fn round(&self, step: Step, stop: &CancellationToken) -> Result<(), SweepError> {
+    async fn round(&self, step: Step, soft: &CancellationToken) -> Result<(), SweepError> {
         let work = async {
             match step {
-                Step::Rescue => self.rescue(stop).await,
-                Step::TakeDue => self.take_due(stop).await,
-                Step::Expire => self.expire(stop).await,
-                Step::Net => self.net(stop).await,
-                Step::Clean => self.clean(stop).await,
+                Step::Rescue => self.rescue(soft).await,
+                Step::TakeDue => self.take_due(soft).await,
+                Step::Expire => self.expire(soft).await,
+                Step::Net => self.net(soft).await,
+                Step::Clean => self.clean(soft).await,
             }
         };
         timeout(ROUND_TIMEOUT, work).await?
     }
 
     /// Marks the dead lost and takes over what they held.
-    async fn rescue(&self, stop: &CancellationToken) -> Result<(), SweepError> {
+    async fn rescue(&self, soft: &CancellationToken) -> Result<(), SweepError> {
         if self.instance.steady_for() >= GRACE {
             for id in self.store.judge(GRACE).await? {
                 warn!({ field::INSTANCE_ID } = %id, "instance is lost");
                 repaired("instance_lost", 1);
             }
         }
-        while let Some(to) = self.may_take_over(stop) {
+        while let Some(to) = self.may_take_over(soft) {
             let rescued = self.store.rescue(to, self.clock.now(), BATCH).await?;
             if rescued == Rescued::default() {
                 break;
@@ -165,8 +165,8 @@ impl Sweeper {
     }
 
     /// Publishes jobs whose waiting time is over.
-    async fn take_due(&self, stop: &CancellationToken) -> Result<(), SweepError> {
-        while let Some(publisher) = self.may_take_over(stop) {
+    async fn take_due(&self, soft: &CancellationToken) -> Result<(), SweepError> {
+        while let Some(publisher) = self.may_take_over(soft) {
             let due = self.store.take_due(publisher, self.clock.now(), BATCH).await?;
             let was_full = is_full(due.len(), BATCH);
             self.publish(due);
@@ -178,8 +178,8 @@ impl Sweeper {
     }
 
     /// Ends jobs whose start-by deadline has passed, and tells who waits for them.
-    async fn expire(&self, stop: &CancellationToken) -> Result<(), SweepError> {
-        while !stop.is_cancelled() {
+    async fn expire(&self, soft: &CancellationToken) -> Result<(), SweepError> {
+        while !soft.is_cancelled() {
             let expired = self.store.expire(self.clock.now(), BATCH).await?;
             let was_full = is_full(expired.len(), BATCH);
             repaired("expired", expired.len() as u64);
@@ -206,7 +206,7 @@ impl Sweeper {
     }
 
     /// The slow net: where a lane's queue is empty, its long-ready jobs have lost their messages.
-    async fn net(&self, stop: &CancellationToken) -> Result<(), SweepError> {
+    async fn net(&self, soft: &CancellationToken) -> Result<(), SweepError> {
         let queued: HashMap<Lane, u64> = self
             .store
             .count_lanes()
@@ -218,7 +218,7 @@ impl Sweeper {
             let queued = queued.get(&lane).copied().unwrap_or(0);
             #[expect(clippy::cast_precision_loss, reason = "a gauge is an f64")]
             gauge!(metric::QUEUE_DEPTH, "lane" => lane.to_string()).set(queued as f64);
-            if queued > 0 && self.may_take_over(stop).is_some() {
+            if queued > 0 && self.may_take_over(soft).is_some() {
                 self.republish_overdue(lane).await?;
             }
         }
@@ -240,9 +240,9 @@ impl Sweeper {
     }
 
     /// Deletes what has been kept long enough.
-    async fn clean(&self, stop: &CancellationToken) -> Result<(), SweepError> {
+    async fn clean(&self, soft: &CancellationToken) -> Result<(), SweepError> {
         let before = self.clock.now() - TimeDelta::hours(self.retention.job_hours.into());
-        while !stop.is_cancelled() {
+        while !soft.is_cancelled() {
             let n_removed = self.store.remove_finished(before, BATCH).await?;
             repaired("removed", n_removed);
             if n_removed < BATCH.into() {
@@ -255,8 +255,8 @@ impl Sweeper {
 
     /// The id to take jobs over for, unless this process should not: it stops, does not know itself
     /// to be alive, or has more to publish than the broker takes.
-    fn may_take_over(&self, stop: &CancellationToken) -> Option<InstanceId> {
-        let may = !stop.is_cancelled()
+    fn may_take_over(&self, soft: &CancellationToken) -> Option<InstanceId> {
+        let may = !soft.is_cancelled()
             && self.instance.is_fresh()
             && self.publisher.backlog() < MAX_BACKLOG;
         may.then(|| self.instance.id())

@@ -69,6 +69,8 @@ impl Platform {
 
     /// Starts a platform on servers that `settings` name.
     pub async fn start_on(mode: Mode, mut settings: BTreeMap<String, String>) -> Self {
+        // Only the first story of a program installs it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let vendor = Vendor::start().await;
         let folder = tempfile::tempdir().unwrap();
         for (name, value) in [

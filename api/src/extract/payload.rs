@@ -6,6 +6,7 @@ use axum::{
     body::{Bytes, HttpBody as _, to_bytes},
     extract::{FromRequest, Request},
 };
+use futures::StreamExt as _;
 use http::{HeaderMap, header};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::OwnedSemaphorePermit;
@@ -18,6 +19,10 @@ use crate::{
 
 /// A body has this long to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Of a body that is too large, this much is read so that the client comes to read its answer.
+const MAX_DISCARD_BYTES: usize = 128 << 20;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Part of the memory that bodies may take together; given back when dropped.
 pub type Share = OwnedSemaphorePermit;
@@ -41,9 +46,13 @@ impl FromRequest<AppState> for Payload {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let limit_bytes = state.config.max_body_bytes;
         let json = is_json(request.headers());
+        let waits_for_consent = request.headers().contains_key(header::EXPECT);
         let body = request.into_body();
         let hint = body.size_hint();
         if hint.lower() > limit_bytes as u64 {
+            if !waits_for_consent {
+                discard(body).await;
+            }
             return Err(ApiError::TooLarge { limit_bytes });
         }
         // A body of unknown length may become as large as any.
@@ -55,6 +64,25 @@ impl FromRequest<AppState> for Payload {
             .map_err(|error| unreadable(&error, limit_bytes))?;
         Ok(Self { bytes, share: Some(share), json })
     }
+}
+
+/// Reads a body that is too large and drops it, up to a bound.
+///
+/// Most clients send the whole body before they read the answer: closing at once would show them a
+/// broken pipe instead of the 413.
+async fn discard(body: axum::body::Body) {
+    let mut frames = body.into_data_stream();
+    let read = async {
+        let mut n_bytes = 0;
+        while let Some(Ok(frame)) = frames.next().await {
+            n_bytes += frame.len();
+            if n_bytes > MAX_DISCARD_BYTES {
+                break;
+            }
+        }
+    };
+    // Past this the client gets what it gets.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, read).await;
 }
 
 /// # Errors

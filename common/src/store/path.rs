@@ -81,3 +81,117 @@ impl JobPath {
         self.finish.close().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta, Utc};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        config::DatabaseConfig,
+        id::InstanceId,
+        job::{JobStatus, Json},
+        store::{NewInstance, conformance::plain_job, sqlite::SqliteStore},
+        usage::Usage,
+    };
+
+    struct Process {
+        path: JobPath,
+        store: SharedStore,
+        instance: CurrentInstance,
+        clock: Arc<ManualClock>,
+        _folder: TempDir,
+    }
+
+    fn start() -> DateTime<Utc> {
+        // After the moment that plain jobs are made at.
+        DateTime::from_timestamp(1_900_000_000, 0).unwrap()
+    }
+
+    async fn process() -> Process {
+        let folder = TempDir::new().unwrap();
+        let config = DatabaseConfig {
+            url: format!("sqlite://{}/inferq.db", folder.path().display()).into(),
+            max_connections: 4,
+            acquire_timeout_ms: 5000,
+            max_group: 256,
+        };
+        let store: SharedStore = Arc::new(SqliteStore::open(&config).unwrap());
+        store.migrate().await.unwrap();
+        let instance = CurrentInstance::new(register(&store).await);
+        let clock = Arc::new(ManualClock::at(start()));
+        let path = JobPath::start(Arc::clone(&store), clock.clone(), instance.clone(), 100);
+        Process { path, store, instance, clock, _folder: folder }
+    }
+
+    async fn register(store: &SharedStore) -> InstanceId {
+        let id = InstanceId::new(start());
+        store.register(&NewInstance { id, role: "dev", host: "host-1".into() }).await.unwrap();
+        id
+    }
+
+    fn succeeded() -> Outcome {
+        Outcome::Succeeded {
+            response: Json::parse("1").unwrap(),
+            usage: Usage::default(),
+            vendor_request_id: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn many_jobs_walk_the_path_at_once() {
+        let process = process().await;
+        let walk = async || {
+            let new = plain_job();
+            let (id, account) = (new.job.id, new.job.account.clone());
+            assert_eq!(process.path.submit(new).await.unwrap(), Submitted::Added);
+            let claim = process.path.claim(id).await.unwrap().unwrap();
+            assert_eq!(claim.job.id, id);
+            assert_eq!(claim.job.started_at, Some(start()));
+            assert!(process.path.finish(claim.clone(), succeeded()).await.unwrap());
+            assert!(!process.path.finish(claim, succeeded()).await.unwrap());
+            let (job, _) = process.store.find_job(id, &account).await.unwrap().unwrap();
+            assert_eq!(job.status, JobStatus::Succeeded);
+        };
+        futures::future::join_all((0..300).map(|_| walk())).await;
+    }
+
+    #[tokio::test]
+    async fn of_two_callers_for_one_job_one_has_it() {
+        let process = process().await;
+        let new = plain_job();
+        let id = new.job.id;
+        process.path.submit(new).await.unwrap();
+        let (one, two) = futures::join!(process.path.claim(id), process.path.claim(id));
+        assert!(one.unwrap().is_some() != two.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_registered_anew_claims_under_its_new_id() {
+        let process = process().await;
+        let new = plain_job();
+        let id = new.job.id;
+        process.path.submit(new).await.unwrap();
+        process.store.retire(process.instance.id()).await.unwrap();
+        assert!(process.path.claim(id).await.unwrap().is_none());
+        let anew = register(&process.store).await;
+        process.instance.replace(anew);
+        process.clock.advance(TimeDelta::seconds(1));
+        let claim = process.path.claim(id).await.unwrap().unwrap();
+        assert_eq!(claim.instance, anew);
+        assert_eq!(claim.job.started_at, Some(start() + TimeDelta::seconds(1)));
+    }
+
+    #[tokio::test]
+    async fn a_closed_path_takes_nothing_and_a_closed_store_is_an_error() {
+        let process = process().await;
+        process.store.close().await;
+        let refused = process.path.submit(plain_job()).await;
+        assert!(matches!(refused, Err(GroupError::Store(_))), "{refused:?}");
+        process.path.close().await;
+        let refused = process.path.submit(plain_job()).await;
+        assert!(matches!(refused, Err(GroupError::Closed)), "{refused:?}");
+    }
+}

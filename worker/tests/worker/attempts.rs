@@ -50,8 +50,8 @@ async fn a_failing_job_is_retried_until_it_succeeds() {
     assert_eq!(job.attempt, 3);
     let attempts = platform.attempts(id).await;
     let outcomes: Vec<_> = attempts.iter().map(|attempt| attempt.outcome).collect();
-    use AttemptOutcome::{Failed, Succeeded};
-    assert_eq!(outcomes, [Failed, Failed, Succeeded]);
+    let failed = AttemptOutcome::Failed;
+    assert_eq!(outcomes, [failed, failed, AttemptOutcome::Succeeded]);
     worker.stop().await;
 }
 

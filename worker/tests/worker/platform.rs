@@ -151,10 +151,10 @@ impl Platform {
             let (job, result) = self.find(id).await;
             (job.status == status).then_some((job, result))
         });
-        match timeout(SOON, reached).await {
-            Ok(found) => found,
-            Err(_) => panic!("job is {} and not {status}", self.find(id).await.0.status),
+        if let Ok(found) = timeout(SOON, reached).await {
+            return found;
         }
+        panic!("job is {} and not {status}", self.find(id).await.0.status)
     }
 
     pub(crate) async fn attempts(&self, id: JobId) -> Vec<Attempt> {

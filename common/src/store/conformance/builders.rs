@@ -62,6 +62,11 @@ pub(super) fn a_job() -> JobBuilder {
     JobBuilder(NewJob { job, args, idempotency: None })
 }
 
+/// A plain job, for the tests of one store.
+pub fn plain_job() -> NewJob {
+    a_job().build()
+}
+
 /// Builds a [`NewJob`].
 pub(super) struct JobBuilder(pub(super) NewJob);
 

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Longer than any test takes.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 pub async fn a_heartbeat_keeps_an_instance_alive(fixture: Fixture) {
     let instance = fixture.instance().await;

@@ -348,7 +348,7 @@ pub async fn times_keep_their_microseconds(fixture: Fixture) {
         job.created_at = micro(1);
         job.run_at = Some(micro(2));
         job.expires_at = Some(micro(999_999));
-        job.limits.timeout = Duration::from_secs(86_400);
+        job.limits.timeout = Duration::from_hours(24);
     });
     let job = fixture.add(job, instance).await;
     let claim = fixture.claim_one(job.id, instance, micro(3)).await.unwrap();

@@ -126,7 +126,7 @@ impl Machine {
 
     /// Every attempt is written down exactly once, and every final status made one delivery.
     async fn count(&self) {
-        assert!(self.fixture.judge(Duration::from_secs(3600)).await.unwrap().is_empty());
+        assert!(self.fixture.judge(Duration::from_hours(1)).await.unwrap().is_empty());
         let mut statuses: HashMap<JobStatus, u32> = HashMap::new();
         for (id, job) in &self.seen {
             *statuses.entry(job.status).or_default() += 1;

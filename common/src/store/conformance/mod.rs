@@ -24,12 +24,18 @@ mod retention;
 mod schedule;
 mod submit;
 
-use self::{builders::*, deliveries::an_attempt};
+use self::{
+    builders::{
+        JobBuilder, a_job, a_secret, account, acme, an_error, at, failed, retry_at, some_usage,
+        succeeded,
+    },
+    deliveries::an_attempt,
+};
 use std::{any::Any, ops::Deref};
 
 pub use self::{
-    accounts::*, deliveries::*, instances::*, jobs::*, lists::*, machine::*, models::*,
-    retention::*, schedule::*, submit::*,
+    accounts::*, builders::plain_job, deliveries::*, instances::*, jobs::*, lists::*, machine::*,
+    models::*, retention::*, schedule::*, submit::*,
 };
 use super::{SharedStore, Store};
 

@@ -21,7 +21,7 @@ pub async fn a_job_comes_back_as_it_was_submitted(fixture: Fixture) {
         job.limits = Limits {
             timeout: Duration::from_millis(1_500),
             num_retries: 10,
-            total_timeout: Some(Duration::from_secs(7 * 86_400)),
+            total_timeout: Some(Duration::from_hours(7 * 24)),
         };
         job.route = Some(Route::Embeddings);
         job.stream = true;

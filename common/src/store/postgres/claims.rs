@@ -18,18 +18,17 @@ WITH due AS (
     SELECT job_id
     FROM jobs
     WHERE job_id = ANY ($1)
-        AND status = 'queued'
+        AND status || '' = 'queued'
         AND (run_at IS NULL OR run_at <= $3)
         AND (expires_at IS NULL OR started_at IS NOT NULL OR expires_at > $3)
         AND EXISTS (SELECT FROM instances WHERE instance_id = $2 AND lost_at IS NULL)
-    ORDER BY job_id
     FOR UPDATE SKIP LOCKED
 )
 UPDATE jobs
 SET status = 'running', attempt = jobs.attempt + 1, instance_id = $2, run_at = NULL,
     started_at = COALESCE(jobs.started_at, $3), attempt_started_at = $3
 FROM due
-WHERE jobs.job_id = due.job_id
+WHERE jobs.job_id = ANY (ARRAY[due.job_id])
 RETURNING ",
     job_columns!(),
     ", (SELECT job_inputs.args::text FROM job_inputs WHERE job_inputs.job_id = jobs.job_id) AS args"

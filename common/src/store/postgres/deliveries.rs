@@ -36,7 +36,7 @@ macro_rules! delivery_columns {
 /// Walks from host to host along the index, so that thousands of deliveries to one host cost
 /// another one nothing. Two workers that look at the same moment see the same head; who comes
 /// second skips what is locked and has fewer.
-const CLAIM: &str = concat!(
+pub(super) const CLAIM: &str = concat!(
     "
 WITH RECURSIVE hosts (host) AS (
     (SELECT host FROM deliveries WHERE status = 'pending' ORDER BY host LIMIT 1)
@@ -66,15 +66,14 @@ WITH RECURSIVE hosts (host) AS (
     SELECT delivery_id, next_attempt_at
     FROM deliveries
     WHERE delivery_id = ANY (ARRAY(SELECT delivery_id FROM oldest))
-        AND status = 'pending' AND next_attempt_at <= $2
-    ORDER BY delivery_id
+        AND status || '' = 'pending' AND next_attempt_at <= $2
     FOR UPDATE SKIP LOCKED
 )
 UPDATE deliveries
 SET status = 'delivering', attempt = deliveries.attempt + 1, instance_id = $1,
     next_attempt_at = NULL
 FROM due
-WHERE deliveries.delivery_id = due.delivery_id
+WHERE deliveries.delivery_id = ANY (ARRAY[due.delivery_id])
 RETURNING due.next_attempt_at AS due_at, (
     SELECT COALESCE(max(number), 0) + 1 FROM delivery_attempts
     WHERE delivery_attempts.delivery_id = deliveries.delivery_id
@@ -82,21 +81,21 @@ RETURNING due.next_attempt_at AS due_at, (
     delivery_columns!()
 );
 
-const JOBS: &str = concat!(
+pub(super) const JOBS: &str = concat!(
     "SELECT ",
     job_columns!(),
     ", ",
     result_columns!(),
-    " FROM jobs LEFT JOIN job_results ON job_results.job_id = jobs.job_id
+    " FROM jobs LEFT JOIN job_results ON job_results.job_id = ANY (ARRAY[jobs.job_id])
     WHERE jobs.job_id = ANY ($1)"
 );
 
-const FINISH: &str = "
+pub(super) const FINISH: &str = "
 WITH ended AS (
     UPDATE deliveries
     SET status = $4, instance_id = NULL, next_attempt_at = $5,
-        finished_at = CASE WHEN $4 <> 'pending' THEN $8 END
-    WHERE delivery_id = $1 AND status = 'delivering' AND instance_id = $2 AND attempt = $3
+        finished_at = CASE WHEN $4 <> 'pending' THEN $8::timestamptz END
+    WHERE delivery_id = $1 AND status || '' = 'delivering' AND instance_id = $2 AND attempt = $3
         AND EXISTS (SELECT FROM instances WHERE instance_id = $2 AND lost_at IS NULL)
     RETURNING delivery_id
 )
@@ -105,7 +104,7 @@ INSERT INTO delivery_attempts (
 )
 SELECT delivery_id, $6, $7, $8, $9, $10 FROM ended";
 
-const REDELIVER: &str = concat!(
+pub(super) const REDELIVER: &str = concat!(
     "
 UPDATE deliveries
 SET status = 'pending', attempt = 0, next_attempt_at = $3, finished_at = NULL
@@ -114,13 +113,13 @@ RETURNING ",
     delivery_columns!()
 );
 
-const FIND: &str = concat!(
+pub(super) const FIND: &str = concat!(
     "SELECT ",
     delivery_columns!(),
     " FROM deliveries WHERE delivery_id = $1 AND account_id = $2"
 );
 
-const LIST: &str = concat!(
+pub(super) const LIST: &str = concat!(
     "SELECT ",
     delivery_columns!(),
     " FROM deliveries WHERE job_id = $1 ORDER BY delivery_id"

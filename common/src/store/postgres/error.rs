@@ -59,12 +59,12 @@ pub(super) fn kind(error: &sqlx::Error) -> Kind {
         // made useless ("cached plan must not change result type").
         Some("40001" | "40P01" | "0A000" | "26000") => Kind::Repeat,
         Some("42P01" | "42703") => Kind::NotMigrated,
-        Some(code) => match (code.get(..2), code) {
+        // A standby that was not promoted yet; a lock not available.
+        Some("25006" | "55P03") => Kind::Unavailable,
+        Some(code) => match code.get(..2) {
             // Connection, refused login, no such database, out of resources, stopped or slow
             // (the statement timeout is 57014), trouble of the operating system.
-            (Some("08" | "28" | "3D" | "53" | "57" | "58"), _) => Kind::Unavailable,
-            // A standby that was not promoted yet; a lock not available.
-            (_, "25006" | "55P03") => Kind::Unavailable,
+            Some("08" | "28" | "3D" | "53" | "57" | "58") => Kind::Unavailable,
             _ => Kind::Defect,
         },
         None => Kind::Defect,

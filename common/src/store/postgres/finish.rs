@@ -39,8 +39,8 @@ WITH ended AS (
         job_id, instance_id, attempt, status, outcome, lost, run_at, vendor_request_id,
         delivery_id, host, position
     )
-    WHERE jobs.job_id = input.job_id
-        AND jobs.status = 'running'
+    WHERE jobs.job_id = ANY (ARRAY[input.job_id])
+        AND jobs.status || '' = 'running'
         AND jobs.instance_id = input.instance_id
         AND jobs.attempt = input.attempt
         AND input.instance_id = ANY (ARRAY(

@@ -21,7 +21,7 @@ use crate::{
 
 /// A server that started only just now has had no heartbeats before: nobody is judged until
 /// everyone has had `grace` to renew.
-const JUDGE: &str = "
+pub(super) const JUDGE: &str = "
 UPDATE instances SET lost_at = clock_timestamp()
 WHERE lost_at IS NULL
     AND heartbeat_at < clock_timestamp() - make_interval(secs => $1)
@@ -30,18 +30,21 @@ RETURNING instance_id";
 
 /// Nothing is handed to an instance that is lost itself. What is locked is being claimed, finished
 /// or cancelled, or another one rescues it; the next sweep sees what became of it.
-const ORPHANS: &str = concat!(
+pub(super) const ORPHANS: &str = concat!(
     "SELECT ",
     job_columns!(),
     ", jobs.instance_id
-    FROM instances JOIN jobs ON jobs.instance_id = instances.instance_id
-    WHERE instances.lost_at IS NOT NULL AND jobs.status IN ('queued', 'running')
+    FROM jobs
+    WHERE jobs.status IN ('queued', 'running')
+        AND jobs.instance_id = ANY (ARRAY(
+            SELECT instance_id FROM instances WHERE lost_at IS NOT NULL
+        ))
         AND EXISTS (SELECT FROM instances WHERE instance_id = $1 AND lost_at IS NULL)
     LIMIT $2
-    FOR UPDATE OF jobs SKIP LOCKED"
+    FOR UPDATE SKIP LOCKED"
 );
 
-const ADOPT: &str = "
+pub(super) const ADOPT: &str = "
 WITH moved AS (
     UPDATE jobs
     SET status = input.status,
@@ -51,9 +54,9 @@ WITH moved AS (
             WHEN input.ran AND input.status = 'queued' THEN $5 ELSE jobs.ready_at
         END,
         finished_at = CASE WHEN input.status <> 'queued' THEN $5 END,
-        instance_id = CASE WHEN input.status = 'queued' THEN $4 END
+        instance_id = CASE WHEN input.status = 'queued' THEN $4::uuid END
     FROM unnest($1::uuid[], $2::text[], $3::bool[]) AS input (job_id, status, ran)
-    WHERE jobs.job_id = input.job_id
+    WHERE jobs.job_id = ANY (ARRAY[input.job_id])
     RETURNING jobs.job_id
 )
 INSERT INTO attempts (job_id, number, outcome, instance_id, started_at, finished_at, error)
@@ -61,29 +64,34 @@ SELECT job_id, number, $11, instance_id, started_at, $5, $10::json
 FROM unnest($6::uuid[], $7::int4[], $8::uuid[], $9::timestamptz[])
     AS tried (job_id, number, instance_id, started_at)";
 
-const FREE_DELIVERIES: &str = "
+pub(super) const FREE_DELIVERIES: &str = "
 WITH held AS (
-    SELECT deliveries.delivery_id
-    FROM instances JOIN deliveries ON deliveries.instance_id = instances.instance_id
-    WHERE instances.lost_at IS NOT NULL AND deliveries.status = 'delivering'
+    SELECT delivery_id
+    FROM deliveries
+    WHERE status = 'delivering'
+        AND instance_id = ANY (ARRAY(
+            SELECT instance_id FROM instances WHERE lost_at IS NOT NULL
+        ))
         AND EXISTS (SELECT FROM instances WHERE instance_id = $1 AND lost_at IS NULL)
     LIMIT $3
-    FOR UPDATE OF deliveries SKIP LOCKED
+    FOR UPDATE SKIP LOCKED
 )
 UPDATE deliveries SET status = 'pending', instance_id = NULL, next_attempt_at = $2
 FROM held
-WHERE deliveries.delivery_id = held.delivery_id";
+WHERE deliveries.delivery_id = ANY (ARRAY[held.delivery_id])";
 
-const FORGET: &str = "
+pub(super) const FORGET: &str = "
 DELETE FROM instances
 WHERE lost_at < clock_timestamp() - make_interval(secs => $1)
     AND NOT EXISTS (
         SELECT FROM jobs
-        WHERE jobs.instance_id = instances.instance_id AND jobs.status IN ('queued', 'running')
+        WHERE jobs.instance_id = ANY (ARRAY[instances.instance_id])
+            AND jobs.status IN ('queued', 'running')
     )
     AND NOT EXISTS (
         SELECT FROM deliveries
-        WHERE deliveries.instance_id = instances.instance_id AND deliveries.status = 'delivering'
+        WHERE deliveries.instance_id = ANY (ARRAY[instances.instance_id])
+            AND deliveries.status = 'delivering'
     )";
 
 #[async_trait]

@@ -46,14 +46,24 @@ macro_rules! wakeup_columns {
 }
 pub(super) use wakeup_columns;
 
-const FIND: &str = concat!(
+pub(super) const FIND: &str = concat!(
     "SELECT ",
     job_columns!(),
     ", ",
     result_columns!(),
-    " FROM jobs LEFT JOIN job_results ON job_results.job_id = jobs.job_id
+    " FROM jobs LEFT JOIN job_results ON job_results.job_id = ANY (ARRAY[jobs.job_id])
     WHERE jobs.job_id = $1 AND jobs.account_id = $2"
 );
+
+pub(super) const REVOKED: &str = "
+SELECT held.job_id
+FROM unnest($2::uuid[], $3::int4[]) AS held (job_id, attempt)
+WHERE NOT EXISTS (
+    SELECT FROM jobs
+    WHERE jobs.job_id = ANY (ARRAY[held.job_id]) AND jobs.status || '' = 'running'
+        AND jobs.instance_id = $1 AND jobs.attempt = held.attempt
+        AND (SELECT lost_at IS NULL FROM instances WHERE instance_id = $1)
+)";
 
 macro_rules! list {
     ($direction:literal) => {
@@ -71,7 +81,7 @@ macro_rules! list {
     };
 }
 
-const LOCK_ONE: &str = concat!(
+pub(super) const LOCK_ONE: &str = concat!(
     "SELECT ",
     job_columns!(),
     ", jobs.instance_id FROM jobs WHERE job_id = $1 AND account_id = $2 FOR UPDATE"
@@ -154,18 +164,10 @@ impl JobStore for PostgresStore {
         }
         let ids: Vec<Uuid> = held.iter().map(|(id, _)| id.as_uuid()).collect();
         let attempts: Vec<i32> = held.iter().map(|(_, attempt)| count(*attempt)).collect();
-        let query = "
-            SELECT held.job_id FROM unnest($2::uuid[], $3::int4[]) AS held (job_id, attempt)
-            WHERE NOT EXISTS (
-                SELECT FROM jobs
-                WHERE jobs.job_id = held.job_id AND jobs.status = 'running'
-                    AND jobs.instance_id = $1 AND jobs.attempt = held.attempt
-                    AND (SELECT lost_at IS NULL FROM instances WHERE instance_id = $1)
-            )";
         let revoked: Vec<Uuid> = self
             .run(|lent| {
                 let query =
-                    sqlx::query_scalar(query).bind(instance.as_uuid()).bind(&ids).bind(&attempts);
+                    sqlx::query_scalar(REVOKED).bind(instance.as_uuid()).bind(&ids).bind(&attempts);
                 Box::pin(query.fetch_all(lent.connection()))
             })
             .await?;
@@ -231,7 +233,7 @@ impl JobStore for PostgresStore {
     async fn find_args(&self, id: JobId, account: &AccountId) -> Result<Option<Json>, StoreError> {
         let query = "
             SELECT job_inputs.args::text
-            FROM jobs JOIN job_inputs ON job_inputs.job_id = jobs.job_id
+            FROM jobs JOIN job_inputs ON job_inputs.job_id = ANY (ARRAY[jobs.job_id])
             WHERE jobs.job_id = $1 AND jobs.account_id = $2";
         let args: Option<String> = self
             .run(|lent| {

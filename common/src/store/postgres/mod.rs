@@ -1,8 +1,15 @@
 //! Jobs in Postgres (15 or newer): for many processes on many machines.
 //!
 //! Submit, claim and finish are one statement each, over arrays, committed by itself: one round
-//! trip and one flush of the log for a whole group. Their cost hangs on stable plans, so each
-//! session is told to plan once and to go by the indexes; see `SESSION`.
+//! trip and one flush of the log for a whole group.
+//!
+//! Planning such a statement costs more than running it, so sessions keep the first plan (see
+//! `SESSION`). It may have been made when the tables were empty, and must still be good when they
+//! hold millions of rows, so statements leave the planner no choice but to look rows up:
+//! - a table is joined with `id = ANY (ARRAY[other.id])`, never `id = other.id`, which would let it
+//!   walk the whole index instead;
+//! - where rows go by id, `status || ''` hides the status, which would let it walk a partial index
+//!   of all unfinished jobs.
 //!
 //! **Invariant:** rows of `jobs` are locked in the order of their ids, or skipped when locked, so
 //! that no two statements wait for each other. Where Postgres finds a deadlock all the same, the
@@ -57,9 +64,7 @@ const SESSION: &[(&str, &str)] = &[
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
-    // Planning anew costs more than running a statement of ours. A plan is kept, so it must not be
-    // one that is good for the empty tables of a new installation only: no statement may read a
-    // whole table where there is an index, nor join other than by looking up one row after another.
+    // One plan for good, which looks rows up one after another; see the head of this file.
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
@@ -71,7 +76,7 @@ const SESSION: &[(&str, &str)] = &[
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bounds a migration, the wait for other processes that migrate included.
-const MIGRATE_TIMEOUT: Duration = Duration::from_secs(600);
+const MIGRATE_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A connection that rested longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);

@@ -32,7 +32,7 @@ macro_rules! server_columns {
     };
 }
 
-const ADD: &str = concat!(
+pub(super) const ADD: &str = concat!(
     "INSERT INTO models (
         model_id, account_id, name, vendor, model_type, vendor_configuration, metadata, status,
         status_reason, default_callback_url, created_at, created_by_user_id,
@@ -44,7 +44,7 @@ const ADD: &str = concat!(
     model_columns!()
 );
 
-const UPDATE: &str = concat!(
+pub(super) const UPDATE: &str = concat!(
     "UPDATE models
     SET model_type = $4, vendor_configuration = $5::text::json, metadata = $6::text::json,
         status = $7, status_reason = $8, default_callback_url = $9
@@ -53,10 +53,10 @@ const UPDATE: &str = concat!(
     model_columns!()
 );
 
-const FIND: &str =
+pub(super) const FIND: &str =
     concat!("SELECT ", model_columns!(), " FROM models WHERE model_id = $1 AND account_id = $2");
 
-const FIND_BY_NAME: &str = concat!(
+pub(super) const FIND_BY_NAME: &str = concat!(
     "SELECT ",
     model_columns!(),
     " FROM models WHERE account_id = $1 AND vendor = $2 AND name = $3"
@@ -77,7 +77,7 @@ macro_rules! list {
     };
 }
 
-const ADD_SERVER: &str = concat!(
+pub(super) const ADD_SERVER: &str = concat!(
     "INSERT INTO model_servers (
         model_server_id, account_id, name, alias, model_deployment_id, created_at
     )
@@ -87,19 +87,19 @@ const ADD_SERVER: &str = concat!(
     server_columns!()
 );
 
-const FIND_SERVER: &str = concat!(
+pub(super) const FIND_SERVER: &str = concat!(
     "SELECT ",
     server_columns!(),
     " FROM model_servers WHERE model_server_id = $1 AND account_id = $2"
 );
 
-const FIND_SERVER_BY_ALIAS: &str = concat!(
+pub(super) const FIND_SERVER_BY_ALIAS: &str = concat!(
     "SELECT ",
     server_columns!(),
     " FROM model_servers WHERE account_id = $1 AND alias = $2"
 );
 
-const LIST_SERVERS: &str = concat!(
+pub(super) const LIST_SERVERS: &str = concat!(
     "SELECT ",
     server_columns!(),
     " FROM model_servers WHERE account_id = $1 ORDER BY model_server_id"

@@ -67,9 +67,9 @@ pub(super) const REPEATED: &str = concat!(
     job_columns!(),
     "
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (account_id, key, position)
-JOIN idempotency_keys ON idempotency_keys.account_id = wanted.account_id
-    AND idempotency_keys.idempotency_key = wanted.key
-JOIN jobs ON jobs.job_id = idempotency_keys.job_id"
+JOIN idempotency_keys ON idempotency_keys.account_id = ANY (ARRAY[wanted.account_id])
+    AND idempotency_keys.idempotency_key = ANY (ARRAY[wanted.key])
+JOIN jobs ON jobs.job_id = ANY (ARRAY[idempotency_keys.job_id])"
 );
 
 #[derive(FromRow)]

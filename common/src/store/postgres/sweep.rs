@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-const EXPIRE: &str = concat!(
+pub(super) const EXPIRE: &str = concat!(
     "
 WITH due AS (
     SELECT job_id
@@ -31,12 +31,12 @@ WITH due AS (
 UPDATE jobs
 SET status = 'expired', finished_at = $1, run_at = NULL, instance_id = NULL
 FROM due
-WHERE jobs.job_id = due.job_id
+WHERE jobs.job_id = ANY (ARRAY[due.job_id])
 RETURNING ",
     job_columns!()
 );
 
-const TAKE_DUE: &str = concat!(
+pub(super) const TAKE_DUE: &str = concat!(
     "
 WITH due AS (
     SELECT job_id
@@ -49,12 +49,12 @@ WITH due AS (
 UPDATE jobs
 SET run_at = NULL, instance_id = $1
 FROM due
-WHERE jobs.job_id = due.job_id
+WHERE jobs.job_id = ANY (ARRAY[due.job_id])
 RETURNING ",
     wakeup_columns!()
 );
 
-const OVERDUE: &str = concat!(
+pub(super) const OVERDUE: &str = concat!(
     "SELECT ",
     wakeup_columns!(),
     " FROM jobs
@@ -65,36 +65,37 @@ const OVERDUE: &str = concat!(
 );
 
 /// All parts read what was there before any of them deleted.
-const REMOVE: &str = "
+pub(super) const REMOVE: &str = "
 WITH ended AS (
     SELECT job_id
     FROM jobs
     WHERE finished_at IS NOT NULL AND finished_at < $1
         AND NOT EXISTS (
             SELECT FROM deliveries
-            WHERE deliveries.job_id = jobs.job_id AND deliveries.status IN ('pending', 'delivering')
+            WHERE deliveries.job_id = ANY (ARRAY[jobs.job_id])
+                AND deliveries.status IN ('pending', 'delivering')
         )
     ORDER BY finished_at
     LIMIT $2
     FOR UPDATE SKIP LOCKED
 ), removed_delivery_attempts AS (
     DELETE FROM delivery_attempts USING deliveries, ended
-    WHERE deliveries.job_id = ended.job_id
-        AND delivery_attempts.delivery_id = deliveries.delivery_id
+    WHERE deliveries.job_id = ANY (ARRAY[ended.job_id])
+        AND delivery_attempts.delivery_id = ANY (ARRAY[deliveries.delivery_id])
 ), removed_deliveries AS (
-    DELETE FROM deliveries USING ended WHERE deliveries.job_id = ended.job_id
+    DELETE FROM deliveries USING ended WHERE deliveries.job_id = ANY (ARRAY[ended.job_id])
 ), removed_attempts AS (
-    DELETE FROM attempts USING ended WHERE attempts.job_id = ended.job_id
+    DELETE FROM attempts USING ended WHERE attempts.job_id = ANY (ARRAY[ended.job_id])
 ), removed_results AS (
-    DELETE FROM job_results USING ended WHERE job_results.job_id = ended.job_id
+    DELETE FROM job_results USING ended WHERE job_results.job_id = ANY (ARRAY[ended.job_id])
 ), removed_inputs AS (
-    DELETE FROM job_inputs USING ended WHERE job_inputs.job_id = ended.job_id
+    DELETE FROM job_inputs USING ended WHERE job_inputs.job_id = ANY (ARRAY[ended.job_id])
 ), removed_keys AS (
-    DELETE FROM idempotency_keys USING ended WHERE idempotency_keys.job_id = ended.job_id
+    DELETE FROM idempotency_keys USING ended WHERE idempotency_keys.job_id = ANY (ARRAY[ended.job_id])
 )
-DELETE FROM jobs USING ended WHERE jobs.job_id = ended.job_id";
+DELETE FROM jobs USING ended WHERE jobs.job_id = ANY (ARRAY[ended.job_id])";
 
-const REMOVE_KEYS: &str = "
+pub(super) const REMOVE_KEYS: &str = "
 WITH old AS (
     SELECT account_id, idempotency_key
     FROM idempotency_keys
@@ -104,8 +105,8 @@ WITH old AS (
     FOR UPDATE SKIP LOCKED
 )
 DELETE FROM idempotency_keys USING old
-WHERE idempotency_keys.account_id = old.account_id
-    AND idempotency_keys.idempotency_key = old.idempotency_key";
+WHERE idempotency_keys.account_id = ANY (ARRAY[old.account_id])
+    AND idempotency_keys.idempotency_key = ANY (ARRAY[old.idempotency_key])";
 
 impl PostgresStore {
     pub(super) async fn expire_jobs(

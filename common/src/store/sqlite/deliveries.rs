@@ -42,7 +42,7 @@ struct ClaimedRow {
 
 /// The due deliveries to claim. The first part walks from host to host along an index, so that a
 /// host with a long backlog costs no more than any other.
-const DUE: &str = "
+pub(super) const DUE: &str = "
     WITH RECURSIVE hosts (host) AS (
         SELECT min(host) FROM deliveries WHERE status = 'pending'
         UNION ALL
@@ -59,7 +59,7 @@ const DUE: &str = "
         )
     ORDER BY d.next_attempt_at, d.delivery_id LIMIT ?4";
 
-const CLAIM: &str = concat!(
+pub(super) const CLAIM: &str = concat!(
     "UPDATE deliveries
      SET status = 'delivering', instance_id = ?2, attempt = attempt + 1, next_attempt_at = NULL
      WHERE delivery_id IN (SELECT unhex(value) FROM json_each(?1)) AND status = 'pending'

@@ -126,23 +126,11 @@ impl InstanceStore for SqliteStore {
 
     async fn forget_instances(&self, age: Duration) -> Result<u64, StoreError> {
         let mut tx = self.write().await?;
-        let forgotten = sqlx::query(
-            "DELETE FROM instances
-             WHERE lost_at < ?1
-                 AND NOT EXISTS (
-                     SELECT 1 FROM jobs AS j
-                     WHERE j.instance_id = instances.instance_id
-                         AND j.status IN ('queued', 'running')
-                 )
-                 AND NOT EXISTS (
-                     SELECT 1 FROM deliveries AS d
-                     WHERE d.instance_id = instances.instance_id AND d.status = 'delivering'
-                 )",
-        )
-        .bind(micros(self.before(age)))
-        .execute(&mut *tx)
-        .await
-        .map_err(in_table("instances"))?;
+        let forgotten = sqlx::query(FORGET)
+            .bind(micros(self.before(age)))
+            .execute(&mut *tx)
+            .await
+            .map_err(in_table("instances"))?;
         commit(tx).await?;
         Ok(forgotten.rows_affected())
     }
@@ -165,18 +153,11 @@ async fn rescue_running(
     now: DateTime<Utc>,
     limit: u32,
 ) -> Result<Rescued, StoreError> {
-    let held: Vec<HeldRow> = sqlx::query_as(concat!(
-        "SELECT ",
-        job_columns!(),
-        ", instance_id FROM jobs
-         WHERE status IN ('queued', 'running') AND status = 'running'
-             AND instance_id IN (SELECT instance_id FROM instances WHERE lost_at IS NOT NULL)
-         LIMIT ?1"
-    ))
-    .bind(limit)
-    .fetch_all(&mut *tx)
-    .await
-    .map_err(in_table("jobs"))?;
+    let held: Vec<HeldRow> = sqlx::query_as(RUNNING_OF_LOST)
+        .bind(limit)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(in_table("jobs"))?;
     let mut lost = Vec::with_capacity(held.len());
     for row in held {
         let instance = row.instance_id.map(InstanceId::from_uuid);
@@ -279,21 +260,12 @@ async fn rescue_queued(
     to: InstanceId,
     limit: u64,
 ) -> Result<Vec<Wakeup>, StoreError> {
-    let queued: Vec<QueuedRow> = sqlx::query_as(
-        "UPDATE jobs SET instance_id = ?1
-         WHERE job_id IN (
-             SELECT job_id FROM jobs
-             WHERE status IN ('queued', 'running') AND status = 'queued'
-                 AND instance_id IN (SELECT instance_id FROM instances WHERE lost_at IS NOT NULL)
-             LIMIT ?2
-         ) AND status = 'queued'
-         RETURNING job_id, vendor, priority, attempt, reply_to, run_at IS NOT NULL AS waits",
-    )
-    .bind(to.as_uuid())
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(tx)
-    .await
-    .map_err(in_table("jobs"))?;
+    let queued: Vec<QueuedRow> = sqlx::query_as(RESCUE_QUEUED)
+        .bind(to.as_uuid())
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(tx)
+        .await
+        .map_err(in_table("jobs"))?;
     queued.into_iter().filter(|row| !row.waits).map(|row| row.wakeup.try_into()).collect()
 }
 
@@ -302,19 +274,50 @@ async fn free_deliveries(
     now: DateTime<Utc>,
     limit: u32,
 ) -> Result<u64, StoreError> {
-    let freed = sqlx::query(
-        "UPDATE deliveries SET status = 'pending', instance_id = NULL, next_attempt_at = ?1
+    let freed = sqlx::query(FREE_DELIVERIES)
+        .bind(micros(now))
+        .bind(limit)
+        .execute(tx)
+        .await
+        .map_err(in_table("deliveries"))?;
+    Ok(freed.rows_affected())
+}
+
+pub(super) const RUNNING_OF_LOST: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    ", instance_id FROM jobs
+         WHERE status IN ('queued', 'running') AND status = 'running'
+             AND instance_id IN (SELECT instance_id FROM instances WHERE lost_at IS NOT NULL)
+         LIMIT ?1"
+);
+
+pub(super) const RESCUE_QUEUED: &str = "UPDATE jobs SET instance_id = ?1
+         WHERE job_id IN (
+             SELECT job_id FROM jobs
+             WHERE status IN ('queued', 'running') AND status = 'queued'
+                 AND instance_id IN (SELECT instance_id FROM instances WHERE lost_at IS NOT NULL)
+             LIMIT ?2
+         ) AND status = 'queued'
+         RETURNING job_id, vendor, priority, attempt, reply_to, run_at IS NOT NULL AS waits";
+
+pub(super) const FREE_DELIVERIES: &str =
+    "UPDATE deliveries SET status = 'pending', instance_id = NULL, next_attempt_at = ?1
          WHERE delivery_id IN (
              SELECT delivery_id FROM deliveries
              WHERE status = 'delivering'
                  AND instance_id IN (SELECT instance_id FROM instances WHERE lost_at IS NOT NULL)
              LIMIT ?2
-         ) AND status = 'delivering'",
-    )
-    .bind(micros(now))
-    .bind(limit)
-    .execute(tx)
-    .await
-    .map_err(in_table("deliveries"))?;
-    Ok(freed.rows_affected())
-}
+         ) AND status = 'delivering'";
+
+pub(super) const FORGET: &str = "DELETE FROM instances
+             WHERE lost_at < ?1
+                 AND NOT EXISTS (
+                     SELECT 1 FROM jobs AS j
+                     WHERE j.instance_id = instances.instance_id
+                         AND j.status IN ('queued', 'running')
+                 )
+                 AND NOT EXISTS (
+                     SELECT 1 FROM deliveries AS d
+                     WHERE d.instance_id = instances.instance_id AND d.status = 'delivering'
+                 )";

@@ -290,14 +290,8 @@ impl JobStore for SqliteStore {
     }
 
     async fn count_lanes(&self) -> Result<Vec<LaneCount>, StoreError> {
-        let rows: Vec<LaneRow> = sqlx::query_as(
-            "SELECT vendor, priority, count(*) FILTER (WHERE status = 'queued') AS queued,
-                 count(*) FILTER (WHERE status = 'running') AS running
-             FROM jobs WHERE status IN ('queued', 'running') GROUP BY vendor, priority",
-        )
-        .fetch_all(&self.readers)
-        .await
-        .map_err(in_table("jobs"))?;
+        let rows: Vec<LaneRow> =
+            sqlx::query_as(COUNT_LANES).fetch_all(&self.readers).await.map_err(in_table("jobs"))?;
         rows::all(rows)
     }
 
@@ -324,4 +318,9 @@ macro_rules! list_jobs {
 }
 
 const LIST_UP: &str = list_jobs!("ASC");
-const LIST_DOWN: &str = list_jobs!("DESC");
+pub(super) const LIST_DOWN: &str = list_jobs!("DESC");
+
+pub(super) const COUNT_LANES: &str =
+    "SELECT vendor, priority, count(*) FILTER (WHERE status = 'queued') AS queued,
+                 count(*) FILTER (WHERE status = 'running') AS running
+             FROM jobs WHERE status IN ('queued', 'running') GROUP BY vendor, priority";

@@ -44,10 +44,6 @@ const MIGRATIONS: Migrator =
 /// Reads are short and two cores are few; more readers would only wait for each other.
 const READERS: u32 = 4;
 
-/// How long one process waits while another one writes. Writes take milliseconds; retention and
-/// migrations are the longest.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Rows that may wait between SQLite's thread and ours: a whole group, so that neither waits.
 const ROW_BUFFER: usize = 512;
 
@@ -80,20 +76,22 @@ impl SqliteStore {
         config: &DatabaseConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::from_str(config.url.expose_secret())
-            .map_err(in_table("sqlite_master"))?;
-        let file = options.get_filename();
-        if file.as_os_str().is_empty() || file.to_string_lossy().contains(":memory:") {
+        let url = config.url.expose_secret();
+        if url.contains(":memory:") || url.contains("mode=memory") {
             // Every connection would have a database of its own.
             return Err(StoreError::Other("a SQLite store needs a file".into()));
         }
+        let options = SqliteConnectOptions::from_str(url).map_err(in_table("sqlite_master"))?;
+        let file = options.get_filename();
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder)
                 .map_err(|error| StoreError::Unavailable(error.into()))?;
         }
+        let wait = Duration::from_millis(config.acquire_timeout_ms);
         let options = options
             .create_if_missing(true)
-            .busy_timeout(BUSY_TIMEOUT)
+            // While another process writes.
+            .busy_timeout(wait)
             .row_buffer_size(ROW_BUFFER)
             .pragma("temp_store", "memory");
         let writer = options
@@ -106,7 +104,6 @@ impl SqliteStore {
             .pragma("journal_size_limit", "67108864")
             .pragma("cache_size", "-16384");
         let readers = options.pragma("query_only", "on");
-        let wait = Duration::from_millis(config.acquire_timeout_ms);
         Ok(Self {
             writer: pool(1, wait).connect_lazy_with(writer),
             readers: pool(READERS, wait).connect_lazy_with(readers),

@@ -36,7 +36,7 @@ impl ClaimRow {
     }
 }
 
-const CLAIM: &str = concat!(
+pub(super) const CLAIM: &str = concat!(
     "UPDATE jobs
      SET status = 'running', instance_id = ?2, attempt = attempt + 1, run_at = NULL,
          started_at = coalesce(started_at, ?3), attempt_started_at = ?3
@@ -156,8 +156,34 @@ async fn update_held<'a>(
             micros(ready_at(ending.run_at, now)),
         )
     });
-    let ended: Vec<Uuid> = sqlx::query_scalar(
-        "UPDATE jobs
+    let ended: Vec<Uuid> = sqlx::query_scalar(END)
+        .bind(array(values))
+        .bind(micros(now))
+        .fetch_all(tx)
+        .await
+        .map_err(in_table("jobs"))?;
+    Ok(ended.into_iter().collect())
+}
+
+pub(super) async fn revoked(
+    store: &SqliteStore,
+    instance: InstanceId,
+    held: &[(JobId, u32)],
+) -> Result<Vec<JobId>, StoreError> {
+    if held.is_empty() {
+        return Ok(Vec::new());
+    }
+    let values = held.iter().map(|(id, attempt)| (Hex(id.as_uuid()), attempt));
+    let gone: Vec<Uuid> = sqlx::query_scalar(REVOKED)
+        .bind(array(values))
+        .bind(instance.as_uuid())
+        .fetch_all(&store.readers)
+        .await
+        .map_err(in_table("jobs"))?;
+    Ok(gone.into_iter().map(JobId::from_uuid).collect())
+}
+
+pub(super) const END: &str = "UPDATE jobs
          SET status = e.status,
              finished_at = iif(e.final, ?2, NULL),
              instance_id = iif(e.final, NULL, jobs.instance_id),
@@ -176,39 +202,13 @@ async fn update_held<'a>(
                  SELECT 1 FROM instances AS i
                  WHERE i.instance_id = e.instance_id AND i.lost_at IS NULL
              )
-         RETURNING job_id",
-    )
-    .bind(array(values))
-    .bind(micros(now))
-    .fetch_all(tx)
-    .await
-    .map_err(in_table("jobs"))?;
-    Ok(ended.into_iter().collect())
-}
+         RETURNING job_id";
 
-pub(super) async fn revoked(
-    store: &SqliteStore,
-    instance: InstanceId,
-    held: &[(JobId, u32)],
-) -> Result<Vec<JobId>, StoreError> {
-    if held.is_empty() {
-        return Ok(Vec::new());
-    }
-    let values = held.iter().map(|(id, attempt)| (Hex(id.as_uuid()), attempt));
-    let gone: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT e.job_id
+pub(super) const REVOKED: &str = "SELECT e.job_id
          FROM (
              SELECT unhex(value ->> 0) AS job_id, value ->> 1 AS attempt FROM json_each(?1)
          ) AS e
          LEFT JOIN jobs AS j ON j.job_id = e.job_id
              AND j.status = 'running' AND j.instance_id = ?2 AND j.attempt = e.attempt
              AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?2 AND lost_at IS NULL)
-         WHERE j.job_id IS NULL",
-    )
-    .bind(array(values))
-    .bind(instance.as_uuid())
-    .fetch_all(&store.readers)
-    .await
-    .map_err(in_table("jobs"))?;
-    Ok(gone.into_iter().map(JobId::from_uuid).collect())
-}
+         WHERE j.job_id IS NULL";

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{FromRow, SqliteConnection};
 use uuid::Uuid;
@@ -10,12 +11,15 @@ use super::{
     SqliteStore, commit,
     error::in_table,
     jobs::jobs_by_id,
-    values::{Hex, array, as_micros, as_optional_micros, texts},
+    values::{Hex, array, as_micros, as_optional_micros, hex, texts},
 };
 use crate::{
     id::{InstanceId, JobId},
     job::{IdempotencyKey, Job, NewJob},
-    store::{StoreError, Submitted, rows},
+    store::{
+        StoreError, Submitted,
+        rows::{self, Reader},
+    },
 };
 
 pub(super) async fn submit(
@@ -42,8 +46,9 @@ pub(super) async fn submit(
     let repeated: Vec<Uuid> = repeated.collect();
     // Read after the insert: the first use of a key may stand in the same batch.
     let repeated = jobs_by_id(&mut tx, &repeated).await?;
+    let answers = answers(&plan, &repeated)?;
     commit(tx).await?;
-    Ok(answers(&plan, &repeated))
+    Ok(answers)
 }
 
 /// What becomes of one job of a batch.
@@ -54,14 +59,14 @@ enum Fate {
     Refuse,
 }
 
-fn answers(plan: &[Fate], repeated: &HashMap<JobId, Job>) -> Vec<Submitted> {
+fn answers(plan: &[Fate], repeated: &HashMap<JobId, Job>) -> Result<Vec<Submitted>, StoreError> {
     let answer = |fate: &Fate| match fate {
-        Fate::Add => Submitted::Added,
+        Fate::Add => Ok(Submitted::Added),
         Fate::Repeat(id) => match repeated.get(id) {
-            Some(job) => Submitted::Repeated(Box::new(job.clone())),
-            None => unreachable!("a key's record goes no later than its job"),
+            Some(job) => Ok(Submitted::Repeated(Box::new(job.clone()))),
+            None => Err(Reader("idempotency_keys").corrupt("job_id", "there is no such job")),
         },
-        Fate::Refuse => Submitted::KeyReused,
+        Fate::Refuse => Ok(Submitted::KeyReused),
     };
     plan.iter().map(answer).collect()
 }
@@ -168,9 +173,8 @@ async fn insert(
 async fn insert_keys(tx: &mut SqliteConnection, jobs: &[&NewJob]) -> Result<(), StoreError> {
     let keys = jobs.iter().filter_map(|new| {
         let IdempotencyKey { key, fingerprint } = new.idempotency.as_ref()?;
-        let fingerprint: String = fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
         let created_at = new.job.created_at.timestamp_micros();
-        Some((&new.job.account, key, fingerprint, Hex(new.job.id.as_uuid()), created_at))
+        Some((&new.job.account, key, hex(fingerprint), Hex(new.job.id.as_uuid()), created_at))
     });
     let keys: Vec<_> = keys.collect();
     if keys.is_empty() {
@@ -211,13 +215,13 @@ struct JobValues<'a> {
     metadata: Option<&'a str>,
     reply_to: Option<Hex>,
     #[serde(serialize_with = "as_micros")]
-    created_at: chrono::DateTime<chrono::Utc>,
+    created_at: DateTime<Utc>,
     #[serde(serialize_with = "as_micros")]
-    ready_at: chrono::DateTime<chrono::Utc>,
+    ready_at: DateTime<Utc>,
     #[serde(serialize_with = "as_optional_micros")]
-    run_at: Option<chrono::DateTime<chrono::Utc>>,
+    run_at: Option<DateTime<Utc>>,
     #[serde(serialize_with = "as_optional_micros")]
-    expires_at: Option<chrono::DateTime<chrono::Utc>>,
+    expires_at: Option<DateTime<Utc>>,
 }
 
 impl<'a> JobValues<'a> {

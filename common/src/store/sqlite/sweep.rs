@@ -26,22 +26,12 @@ pub(super) async fn expire(
     limit: u32,
 ) -> Result<Vec<Job>, StoreError> {
     let mut tx = store.write().await?;
-    let expired: Vec<JobRow<i64>> = sqlx::query_as(concat!(
-        "UPDATE jobs SET status = 'expired', finished_at = ?1, instance_id = NULL, run_at = NULL
-         WHERE job_id IN (
-             SELECT job_id FROM jobs
-             WHERE status = 'queued' AND expires_at IS NOT NULL AND started_at IS NULL
-                 AND expires_at <= ?1
-             ORDER BY expires_at LIMIT ?2
-         ) AND status = 'queued'
-         RETURNING ",
-        job_columns!()
-    ))
-    .bind(micros(now))
-    .bind(limit)
-    .fetch_all(&mut *tx)
-    .await
-    .map_err(in_table("jobs"))?;
+    let expired: Vec<JobRow<i64>> = sqlx::query_as(EXPIRE)
+        .bind(micros(now))
+        .bind(limit)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(in_table("jobs"))?;
     let expired: Vec<Job> = rows::all(expired)?;
     let error = rows::expired();
     let usage = Usage::default();
@@ -68,21 +58,13 @@ pub(super) async fn take_due(
     limit: u32,
 ) -> Result<Vec<Wakeup>, StoreError> {
     let mut tx = store.write().await?;
-    let due: Vec<WakeupRow> = sqlx::query_as(
-        "UPDATE jobs SET run_at = NULL, instance_id = ?1
-         WHERE job_id IN (
-             SELECT job_id FROM jobs
-             WHERE status = 'queued' AND run_at IS NOT NULL AND run_at <= ?2
-             ORDER BY run_at LIMIT ?3
-         ) AND status = 'queued'
-         RETURNING job_id, vendor, priority, attempt, reply_to",
-    )
-    .bind(publisher.as_uuid())
-    .bind(micros(now))
-    .bind(limit)
-    .fetch_all(&mut *tx)
-    .await
-    .map_err(in_table("jobs"))?;
+    let due: Vec<WakeupRow> = sqlx::query_as(TAKE_DUE)
+        .bind(publisher.as_uuid())
+        .bind(micros(now))
+        .bind(limit)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(in_table("jobs"))?;
     let due = rows::all(due)?;
     commit(tx).await?;
     Ok(due)
@@ -94,19 +76,14 @@ pub(super) async fn overdue(
     ready_before: DateTime<Utc>,
     limit: u32,
 ) -> Result<Vec<Wakeup>, StoreError> {
-    let overdue: Vec<WakeupRow> = sqlx::query_as(
-        "SELECT job_id, vendor, priority, attempt, reply_to FROM jobs
-         WHERE status = 'queued' AND run_at IS NULL
-             AND vendor = ?1 AND priority = ?2 AND ready_at < ?3
-         ORDER BY ready_at, job_id LIMIT ?4",
-    )
-    .bind(lane.vendor.as_str())
-    .bind(lane.priority.as_str())
-    .bind(micros(ready_before))
-    .bind(limit)
-    .fetch_all(&store.readers)
-    .await
-    .map_err(in_table("jobs"))?;
+    let overdue: Vec<WakeupRow> = sqlx::query_as(OVERDUE)
+        .bind(lane.vendor.as_str())
+        .bind(lane.priority.as_str())
+        .bind(micros(ready_before))
+        .bind(limit)
+        .fetch_all(&store.readers)
+        .await
+        .map_err(in_table("jobs"))?;
     rows::all(overdue)
 }
 
@@ -116,20 +93,12 @@ pub(super) async fn remove_finished(
     limit: u32,
 ) -> Result<u64, StoreError> {
     let mut tx = store.write().await?;
-    let ended: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT job_id FROM jobs AS j
-         WHERE finished_at IS NOT NULL AND finished_at < ?1
-             AND NOT EXISTS (
-                 SELECT 1 FROM deliveries AS d
-                 WHERE d.job_id = j.job_id AND d.status IN ('pending', 'delivering')
-             )
-         ORDER BY finished_at LIMIT ?2",
-    )
-    .bind(micros(before))
-    .bind(limit)
-    .fetch_all(&mut *tx)
-    .await
-    .map_err(in_table("jobs"))?;
+    let ended: Vec<Uuid> = sqlx::query_scalar(ENDED_BEFORE)
+        .bind(micros(before))
+        .bind(limit)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(in_table("jobs"))?;
     let removed = ended.len() as u64;
     let ended = ids(ended);
     for (table, statement) in REMOVALS {
@@ -178,3 +147,36 @@ const REMOVALS: [(&str, &str); 7] = [
     ),
     ("jobs", "DELETE FROM jobs WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))"),
 ];
+
+pub(super) const EXPIRE: &str = concat!(
+    "UPDATE jobs SET status = 'expired', finished_at = ?1, instance_id = NULL, run_at = NULL
+         WHERE job_id IN (
+             SELECT job_id FROM jobs
+             WHERE status = 'queued' AND expires_at IS NOT NULL AND started_at IS NULL
+                 AND expires_at <= ?1
+             ORDER BY expires_at LIMIT ?2
+         ) AND status = 'queued'
+         RETURNING ",
+    job_columns!()
+);
+
+pub(super) const TAKE_DUE: &str = "UPDATE jobs SET run_at = NULL, instance_id = ?1
+         WHERE job_id IN (
+             SELECT job_id FROM jobs
+             WHERE status = 'queued' AND run_at IS NOT NULL AND run_at <= ?2
+             ORDER BY run_at LIMIT ?3
+         ) AND status = 'queued'
+         RETURNING job_id, vendor, priority, attempt, reply_to";
+
+pub(super) const OVERDUE: &str = "SELECT job_id, vendor, priority, attempt, reply_to FROM jobs
+         WHERE status = 'queued' AND run_at IS NULL
+             AND vendor = ?1 AND priority = ?2 AND ready_at < ?3
+         ORDER BY ready_at, job_id LIMIT ?4";
+
+pub(super) const ENDED_BEFORE: &str = "SELECT job_id FROM jobs AS j
+         WHERE finished_at IS NOT NULL AND finished_at < ?1
+             AND NOT EXISTS (
+                 SELECT 1 FROM deliveries AS d
+                 WHERE d.job_id = j.job_id AND d.status IN ('pending', 'delivering')
+             )
+         ORDER BY finished_at LIMIT ?2";

@@ -31,11 +31,21 @@ pub(super) fn as_micros<S: Serializer>(
 }
 
 /// For `#[serde(serialize_with)]`: [`micros`] or `null`.
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
 pub(super) fn as_optional_micros<S: Serializer>(
     at: &Option<DateTime<Utc>>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     at.map(micros).serialize(serializer)
+}
+
+/// Bytes as hex digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all that is written");
+        text
+    })
 }
 
 /// A JSON array.
