@@ -9,11 +9,11 @@ const CONTRACT: [&str; 3] = [
 ];
 
 fn ours() -> Value {
-    serde_json::to_value(inferq_api::openapi::document()).unwrap()
+    serde_json::to_value(inferq_api::openapi::document()).expect("the document is JSON")
 }
 
 fn contract() -> impl Iterator<Item = Value> {
-    CONTRACT.iter().map(|text| serde_json::from_str(text).unwrap())
+    CONTRACT.iter().map(|text| serde_json::from_str(text).expect("the contract is JSON"))
 }
 
 /// Notes at which places `ours` lacks what `theirs` has. Lists must be equal, their order apart.
@@ -104,10 +104,10 @@ fn the_document_is_openapi_3_1_and_its_references_lead_somewhere() {
 fn follow(root: &Value, value: &Value, lost: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
-            if let Some(reference) = members.get("$ref").and_then(Value::as_str) {
-                if root.pointer(reference.strip_prefix('#').unwrap()).is_none() {
-                    lost.push(reference.to_owned());
-                }
+            if let Some(reference) = members.get("$ref").and_then(Value::as_str)
+                && root.pointer(reference.trim_start_matches('#')).is_none()
+            {
+                lost.push(reference.to_owned());
             }
             members.values().for_each(|member| follow(root, member, lost));
         }

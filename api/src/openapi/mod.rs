@@ -61,6 +61,15 @@ pub fn document() -> &'static OpenApi {
         crate::routes::docs::openapi_json,
         crate::routes::docs::docs,
     ),
+    // In the order of the page; every operation has one of them.
+    tags(
+        (name = "Inference", description = "Jobs by the name of a model"),
+        (name = "Jobs", description = "What became of them"),
+        (name = "Models", description = "Registered models"),
+        (name = "Model server", description = "Aliases, and jobs by them"),
+        (name = "Deliveries", description = "Callbacks"),
+        (name = "Operators", description = "Health, metrics and this document"),
+    ),
     // Those that no operation names directly.
     components(schemas(
         crate::schema::inference::GenericInferenceResponse,

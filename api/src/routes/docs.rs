@@ -52,3 +52,30 @@ pub(crate) async fn docs() -> impl IntoResponse {
     ];
     (headers, PAGE)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http::Request;
+
+    use super::*;
+    use crate::testing::TestApi;
+
+    #[tokio::test]
+    async fn the_page_and_the_document_need_no_key_and_nothing_from_elsewhere() {
+        let api = TestApi::start().await;
+        let request = |path: &str| Request::get(path).body(Body::empty()).unwrap();
+        let page = api.send(request("/docs")).await;
+        assert_eq!(
+            (page.status.as_u16(), page.header("content-type")),
+            (200, "text/html; charset=utf-8")
+        );
+        assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+        for elsewhere in ["http://", "https://", "src=", "@import"] {
+            assert!(!page.text.contains(elsewhere), "{elsewhere}");
+        }
+        let document = api.send(request("/openapi.json")).await;
+        assert_eq!(document.header("content-type"), "application/json");
+        assert_eq!(document.ok()["info"]["title"], "inferq");
+    }
+}

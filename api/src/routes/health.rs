@@ -89,8 +89,12 @@ pub(crate) async fn readyz(State(edges): State<Edges>) -> impl IntoResponse {
 
 async fn assess(edges: &Edges) -> Readiness {
     let (store, migrations, broker) = tokio::join!(
-        check(edges.store.kind(), async { edges.store.ping().await.map_err(words) }),
-        check(edges.store.kind(), async { edges.store.check_migrated().await.map_err(words) }),
+        check(edges.store.kind(), async {
+            edges.store.ping().await.map_err(|error| words(&error))
+        }),
+        check(edges.store.kind(), async {
+            edges.store.check_migrated().await.map_err(|error| words(&error))
+        }),
         check(edges.broker.kind(), async {
             match edges.broker.health() {
                 BrokerHealth::Up => Ok(()),
@@ -122,8 +126,8 @@ async fn check<E: Display>(
 }
 
 /// What went wrong in this layer's words. Causes may name hosts and users and stay in the log.
-fn words(error: StoreError) -> String {
-    tracing::warn!(error = &error as &dyn std::error::Error, "store check failed");
+fn words(error: &StoreError) -> String {
+    tracing::warn!(error = error as &dyn std::error::Error, "store check failed");
     error.to_string()
 }
 

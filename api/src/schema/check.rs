@@ -1,7 +1,7 @@
 //! Checks a document against its schema, so that what the OpenAPI document says is what is enforced.
 //!
 //! Errors are those of a FastAPI application with the same schema: all of a document in one list, in
-//! the order of its entries. Numbers and texts that are right keep the spelling they came in.
+//! the order of the schema. Texts and open objects keep the spelling they came in.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -323,12 +323,11 @@ fn string<'a>(
     input: &'a RawValue,
     findings: &mut Findings,
 ) -> Text<'a> {
-    let read = match &schema.enum_values {
-        Some(words) => word(words, named, input),
-        None => {
-            let max = schema.max_length.unwrap_or(usize::MAX);
-            read::string_of(schema.min_length.unwrap_or(0), max)(input).map(|_| ())
-        }
+    let read = if let Some(words) = &schema.enum_values {
+        word(words, named, input)
+    } else {
+        let max = schema.max_length.unwrap_or(usize::MAX);
+        read::string_of(schema.min_length.unwrap_or(0), max)(input).map(drop)
     };
     findings.note(read, input).map(|()| Cow::Borrowed(input.get()))
 }

@@ -80,9 +80,10 @@ pub(crate) async fn get_model_server_by_alias(
     Segment(alias): Segment<String>,
 ) -> Result<Json<ModelServerInfo>, ApiError> {
     // What cannot be an alias is not looked for: a database may refuse the very question.
-    let found = match is_alias(&alias) {
-        true => state.store.find_model_server_by_alias(&alias, &caller.account).await?,
-        false => None,
+    let found = if is_alias(&alias) {
+        state.store.find_model_server_by_alias(&alias, &caller.account).await?
+    } else {
+        None
     };
     let server = found
         .ok_or(ApiError::NotFound("the account has no model server with this alias".into()))?;
