@@ -113,7 +113,7 @@ async fn known_keys(tx: &mut SqliteConnection, jobs: &[NewJob]) -> Result<Keys, 
     }
     let rows: Vec<KeyRow> = sqlx::query_as(
         "SELECT k.account_id, k.idempotency_key, k.fingerprint, k.job_id
-         FROM json_each(?1) AS e
+         FROM jsonb_each(?1) AS e
          CROSS JOIN idempotency_keys AS k
              ON k.account_id = e.value ->> 0 AND k.idempotency_key = e.value ->> 1",
     )
@@ -151,7 +151,7 @@ async fn insert(
              value ->> 'callback_url', value ->> 'metadata', unhex(value ->> 'reply_to'),
              value ->> 'created_at', value ->> 'ready_at', value ->> 'run_at',
              value ->> 'expires_at', ?2
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
     )
     .bind(array(jobs.iter().map(|new| JobValues::of(&new.job))))
     .bind(publisher.as_uuid())
@@ -185,7 +185,7 @@ async fn insert_keys(tx: &mut SqliteConnection, jobs: &[&NewJob]) -> Result<(), 
              account_id, idempotency_key, fingerprint, job_id, created_at
          )
          SELECT value ->> 0, value ->> 1, unhex(value ->> 2), unhex(value ->> 3), value ->> 4
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
     )
     .bind(array(keys))
     .execute(tx)
