@@ -55,7 +55,7 @@ pub(super) async fn insert_attempts(
          SELECT
              unhex(value ->> 0), value ->> 1, value ->> 2, unhex(value ->> 3), value ->> 4, ?2,
              value ->> 5, value ->> 6, value ->> 7
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
     )
     .bind(array(values))
     .bind(micros(now))
@@ -131,7 +131,7 @@ async fn insert_deliveries(
          SELECT
              unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4,
              value ->> 5, value ->> 6, 0, value ->> 7, value ->> 8
-         FROM json_each(?1)",
+         FROM jsonb_each(?1)",
     )
     .bind(array(values))
     .execute(tx)

@@ -194,7 +194,7 @@ pub(super) const END: &str = "UPDATE jobs
              SELECT unhex(value ->> 0) AS job_id, value ->> 1 AS attempt,
                  unhex(value ->> 2) AS instance_id, value ->> 3 AS status, value ->> 4 AS final,
                  value ->> 5 AS lost, value ->> 6 AS run_at, value ->> 7 AS ready_at
-             FROM json_each(?1)
+             FROM jsonb_each(?1)
          ) AS e
          WHERE jobs.job_id = e.job_id AND jobs.status = 'running'
              AND jobs.attempt = e.attempt AND jobs.instance_id = e.instance_id
@@ -206,7 +206,7 @@ pub(super) const END: &str = "UPDATE jobs
 
 pub(super) const REVOKED: &str = "SELECT e.job_id
          FROM (
-             SELECT unhex(value ->> 0) AS job_id, value ->> 1 AS attempt FROM json_each(?1)
+             SELECT unhex(value ->> 0) AS job_id, value ->> 1 AS attempt FROM jsonb_each(?1)
          ) AS e
          LEFT JOIN jobs AS j ON j.job_id = e.job_id
              AND j.status = 'running' AND j.instance_id = ?2 AND j.attempt = e.attempt

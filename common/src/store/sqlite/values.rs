@@ -1,7 +1,8 @@
 //! Values on their way into statements: one JSON text per statement, taken apart by `json_each`.
 //!
 //! Raw JSON goes in as JSON *strings*, so that its text survives byte for byte. Ids go in as 32 hex
-//! digits for `unhex`, instants as microseconds.
+//! digits for `unhex`, instants as microseconds. Where the elements are arrays or objects themselves,
+//! `jsonb_each` spares writing each one out and parsing it again.
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
