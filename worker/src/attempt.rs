@@ -44,6 +44,7 @@ pub(crate) async fn run(runner: &Runner, claim: Claim, trace: Option<&str>) {
 
 /// Runs one attempt; answers with the next one where it follows at once.
 async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
+    observe_wait(&claim);
     let began = Instant::now();
     let held = runner.worker.running.hold(&claim);
     let end = call_within_limits(runner, &claim, &held).await;
@@ -259,6 +260,14 @@ fn fits_in_line(result: &JobResult) -> bool {
 
 fn wakeup(job: &Job) -> Wakeup {
     Wakeup { job_id: job.id, lane: job.lane(), attempt: job.attempt, reply_to: job.reply_to }
+}
+
+/// How long the job stood in its lane, ready to run.
+fn observe_wait(claim: &Claim) {
+    let claimed_at = claim.job.attempt_started_at.unwrap_or(claim.ready_at);
+    let waited = (claimed_at - claim.ready_at).to_std().unwrap_or_default();
+    histogram!(metric::QUEUE_WAIT, "vendor" => claim.job.vendor.as_str())
+        .record(waited.as_secs_f64());
 }
 
 fn observe(job: &Job, outcome: &Outcome, took: Duration) {

@@ -63,6 +63,8 @@ pub struct Claim {
     pub job: Job,
     pub args: Json,
     pub instance: InstanceId,
+    /// When the job last became ready to run: from then on it waited for a worker.
+    pub ready_at: DateTime<Utc>,
 }
 
 impl Claim {

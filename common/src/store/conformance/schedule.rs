@@ -230,6 +230,15 @@ pub async fn a_job_that_lost_too_many_processes_fails(fixture: Fixture) {
     assert_eq!(fixture.list_deliveries(id).await.unwrap().len(), 1);
 }
 
+pub async fn a_claim_says_since_when_its_job_was_ready(fixture: Fixture) {
+    let instance = fixture.instance().await;
+    let claim = fixture.running(a_job(), instance).await;
+    assert_eq!(claim.ready_at, claim.job.created_at);
+    assert!(fixture.finish_one(&claim, retry_at(at(30)), at(2)).await);
+    let again = fixture.claim_one(claim.job.id, instance, at(40)).await.unwrap();
+    assert_eq!(again.ready_at, at(30));
+}
+
 pub async fn a_failure_between_losses_does_not_count_as_one(fixture: Fixture) {
     let (instance, sweeper) = (fixture.instance().await, fixture.instance().await);
     let claim = fixture.running(a_job(), instance).await;

@@ -31,7 +31,8 @@ FROM due
 WHERE jobs.job_id = ANY (ARRAY[due.job_id])
 RETURNING ",
     job_columns!(),
-    ", (SELECT job_inputs.args::text FROM job_inputs WHERE job_inputs.job_id = jobs.job_id) AS args"
+    ", (SELECT job_inputs.args::text FROM job_inputs WHERE job_inputs.job_id = jobs.job_id) AS args,
+    jobs.ready_at"
 );
 
 #[derive(FromRow)]
@@ -39,13 +40,15 @@ struct ClaimRow {
     #[sqlx(flatten)]
     job: JobRow<DateTime<Utc>>,
     args: Option<String>,
+    ready_at: DateTime<Utc>,
 }
 
 impl ClaimRow {
     fn into_claim(self, instance: InstanceId) -> Result<Claim, StoreError> {
         let read = Reader("job_inputs");
         let args = self.args.ok_or_else(|| read.corrupt("args", "there is no row"))?;
-        Ok(Claim { args: read.json("args", args)?, job: self.job.try_into()?, instance })
+        let (args, job) = (read.json("args", args)?, self.job.try_into()?);
+        Ok(Claim { job, args, instance, ready_at: self.ready_at })
     }
 }
 

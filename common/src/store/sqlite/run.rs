@@ -27,12 +27,14 @@ struct ClaimRow {
     #[sqlx(flatten)]
     job: JobRow<i64>,
     args: String,
+    ready_at: i64,
 }
 
 impl ClaimRow {
     fn into_claim(self, instance: InstanceId) -> Result<Claim, StoreError> {
         let args = Reader("job_inputs").json("args", self.args)?;
-        Ok(Claim { job: self.job.try_into()?, args, instance })
+        let ready_at = Reader("jobs").instant("ready_at", self.ready_at)?;
+        Ok(Claim { job: self.job.try_into()?, args, instance, ready_at })
     }
 }
 
@@ -47,7 +49,7 @@ pub(super) const CLAIM: &str = concat!(
          AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?2 AND lost_at IS NULL)
      RETURNING ",
     job_columns!(),
-    ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args"
+    ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args, ready_at"
 );
 
 pub(super) async fn claim(
