@@ -71,7 +71,7 @@ mod distributed {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_api_killed_before_it_published_loses_nothing() {
-        let rabbitmq = rabbitmq::Server::start().await;
+        let mut rabbitmq = rabbitmq::Server::start().await;
         let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;
         rabbitmq.stop().await;
         let mut jobs = BTreeMap::new();
@@ -89,7 +89,7 @@ mod distributed {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn rabbitmq_restarted_under_load_loses_nothing() {
-        let rabbitmq = rabbitmq::Server::start().await;
+        let mut rabbitmq = rabbitmq::Server::start().await;
         let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;
         let jobs = submit_while(&platform, 300, async || {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -102,7 +102,7 @@ mod distributed {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn postgres_restarted_under_load_loses_nothing() {
-        let postgres = postgres::Server::start().await;
+        let mut postgres = postgres::Server::start().await;
         let platform = platform_on(&postgres.url(), &rabbitmq::virtual_host().await).await;
         let jobs = submit_while(&platform, 300, async || {
             tokio::time::sleep(Duration::from_millis(300)).await;
