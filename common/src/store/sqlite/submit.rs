@@ -101,6 +101,13 @@ async fn plan(tx: &mut SqliteConnection, jobs: &[NewJob]) -> Result<Vec<Fate>, S
     Ok(plan)
 }
 
+/// CROSS keeps the order: from the keys that are asked for to those that are stored.
+pub(super) const KNOWN_KEYS: &str =
+    "SELECT k.account_id, k.idempotency_key, k.fingerprint, k.job_id
+         FROM jsonb_each(?1) AS e
+         CROSS JOIN idempotency_keys AS k
+             ON k.account_id = e.value ->> 0 AND k.idempotency_key = e.value ->> 1";
+
 type Keys = HashMap<(String, String), (Vec<u8>, JobId)>;
 
 async fn known_keys(tx: &mut SqliteConnection, jobs: &[NewJob]) -> Result<Keys, StoreError> {
@@ -111,16 +118,11 @@ async fn known_keys(tx: &mut SqliteConnection, jobs: &[NewJob]) -> Result<Keys, 
     if used.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows: Vec<KeyRow> = sqlx::query_as(
-        "SELECT k.account_id, k.idempotency_key, k.fingerprint, k.job_id
-         FROM jsonb_each(?1) AS e
-         CROSS JOIN idempotency_keys AS k
-             ON k.account_id = e.value ->> 0 AND k.idempotency_key = e.value ->> 1",
-    )
-    .bind(array(used))
-    .fetch_all(tx)
-    .await
-    .map_err(in_table("idempotency_keys"))?;
+    let rows: Vec<KeyRow> = sqlx::query_as(KNOWN_KEYS)
+        .bind(array(used))
+        .fetch_all(tx)
+        .await
+        .map_err(in_table("idempotency_keys"))?;
     let entry = |row: KeyRow| {
         ((row.account_id, row.idempotency_key), (row.fingerprint, JobId::from_uuid(row.job_id)))
     };

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
-use super::{SqliteStore, deliveries, instances, jobs, run, sweep};
+use super::{SqliteStore, deliveries, instances, jobs, run, submit, sweep};
 use crate::{
     clock::ManualClock,
     config::DatabaseConfig,
@@ -256,6 +256,7 @@ async fn every_statement_goes_by_an_index() {
         run::CLAIM,
         run::END,
         run::REVOKED,
+        submit::KNOWN_KEYS,
         sweep::ENDED_BEFORE,
         sweep::EXPIRE,
         sweep::OVERDUE,
@@ -268,11 +269,13 @@ async fn every_statement_goes_by_an_index() {
             plan = plan.bind("[]");
         }
         for (.., step) in plan.fetch_all(&store.readers).await.unwrap() {
-            // What is small by nature may be scanned; unfinished jobs are counted from their index.
-            let small =
-                ["json_each", "instances", "hosts", "jobs USING COVERING INDEX jobs_unfinished"];
-            let scans = step.strip_prefix("SCAN ");
-            let fine = scans.is_none_or(|what| small.iter().any(|name| what.starts_with(name)));
+            // The values that were bound are a virtual table; some tables are small by nature;
+            // unfinished jobs are counted from their index.
+            let small = ["instances", "hosts", "jobs USING COVERING INDEX jobs_unfinished"];
+            let fine = step.contains(" VIRTUAL TABLE ")
+                || step
+                    .strip_prefix("SCAN ")
+                    .is_none_or(|what| small.iter().any(|name| what.starts_with(name)));
             assert!(fine, "{step} in {statement}");
         }
     }
