@@ -269,16 +269,13 @@ async fn every_statement_goes_by_an_index() {
             plan = plan.bind("[]");
         }
         for (.., step) in plan.fetch_all(&store.readers).await.unwrap() {
-            // What is small by nature may be scanned; unfinished jobs are counted from their index.
-            let small = [
-                "json_each",
-                "jsonb_each",
-                "instances",
-                "hosts",
-                "jobs USING COVERING INDEX jobs_unfinished",
-            ];
-            let scans = step.strip_prefix("SCAN ");
-            let fine = scans.is_none_or(|what| small.iter().any(|name| what.starts_with(name)));
+            // The values that were bound are a virtual table; some tables are small by nature;
+            // unfinished jobs are counted from their index.
+            let small = ["instances", "hosts", "jobs USING COVERING INDEX jobs_unfinished"];
+            let fine = step.contains(" VIRTUAL TABLE ")
+                || step
+                    .strip_prefix("SCAN ")
+                    .is_none_or(|what| small.iter().any(|name| what.starts_with(name)));
             assert!(fine, "{step} in {statement}");
         }
     }
