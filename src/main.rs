@@ -1,1 +1,76 @@
-fn main() {}
+//! The binary: parses the command line, loads the configuration, calls a library and maps the
+//! result to an exit code.
+
+mod client;
+mod command;
+mod exit;
+mod output;
+mod platform;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::{Failure, code};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An asynchronous inference platform in one binary.
+///
+/// `inferq dev` runs everything in this process and needs nothing else. `inferq api` and
+/// `inferq worker`, as many of each as you like, share one Postgres and one RabbitMQ.
+#[derive(Debug, Parser)]
+#[command(version, after_help = exit::HELP)]
+struct Cli {
+    /// Configuration file (TOML); keys of the environment (INFERQ__SECTION__KEY) stand above it
+    #[arg(long, global = true, env = "INFERQ_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole platform in this process, on SQLite: for a laptop
+    Dev(command::dev::DevArgs),
+    /// Take requests over HTTP
+    Api(command::api::ApiArgs),
+    /// Run jobs and deliver callbacks
+    Worker(command::worker::WorkerArgs),
+    /// Bring the store's tables up to date
+    Migrate(command::migrate::MigrateArgs),
+    /// Manage API keys and callback secrets
+    Key(command::key::KeyArgs),
+    /// Submit and follow jobs
+    Job(command::job::JobArgs),
+    /// Look at registered models
+    Model(command::model::ModelArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The one TLS provider; it may only be there already if this ran twice.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(code::SYSTEM, error.to_string()).report(),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let config = cli.config.as_deref();
+    match cli.command {
+        Command::Dev(args) => command::dev::run(args, config).await,
+        Command::Api(args) => command::api::run(args, config).await,
+        Command::Worker(args) => command::worker::run(args, config).await,
+        Command::Migrate(args) => command::migrate::run(args, config).await,
+        Command::Key(args) => command::key::run(args, config).await,
+        Command::Job(args) => command::job::run(args).await,
+        Command::Model(args) => command::model::run(args).await,
+    }
+}

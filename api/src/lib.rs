@@ -1,1 +1,69 @@
+//! HTTP in, jobs and status out.
+//!
+//! A request passes `middleware`, is read by `extract`, and handled in `routes`. One that makes a job
+//! goes through `submit` and is answered by `answer`.
 
+pub mod answer;
+pub mod auth;
+mod cache;
+pub mod catalogue;
+pub mod error;
+pub mod extract;
+mod middleware;
+pub mod openapi;
+pub mod paging;
+pub mod routes;
+mod rules;
+pub mod schema;
+mod server;
+pub mod state;
+pub mod submit;
+#[cfg(test)]
+mod testing;
+pub mod waiters;
+mod waiting;
+
+use std::sync::Arc;
+
+use axum::Router;
+use inferq_common::{
+    broker::SharedBroker,
+    clock::Clock,
+    config::ApiConfig,
+    egress::Guard,
+    instance::CurrentInstance,
+    publisher::Publisher,
+    shutdown::Shutdown,
+    store::{SharedStore, path::JobPath},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+pub use self::{server::serve, state::AppState, waiters::Waiters};
+
+/// What the api stands on.
+#[derive(Clone)]
+pub struct Api {
+    pub store: SharedStore,
+    pub broker: SharedBroker,
+    pub publisher: Publisher,
+    pub path: JobPath,
+    pub instance: CurrentInstance,
+    /// Callers that wait in this process; its inbox hands each `Event::Finished` to
+    /// [`Waiters::finished`].
+    pub waiters: Waiters,
+    pub config: ApiConfig,
+    pub guard: Guard,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: PrometheusHandle,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// All routes over the given parts, for a process that is never stopped.
+pub fn router(api: Api) -> Router {
+    routes::router(&AppState::new(api, Shutdown::new()))
+}

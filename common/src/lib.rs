@@ -9,8 +9,10 @@ pub mod clock;
 pub mod error;
 pub mod id;
 pub mod job;
+pub mod members;
 pub mod model;
 pub mod retry;
+pub mod route;
 pub mod usage;
 pub mod vendor;
 pub mod view;
@@ -20,8 +22,12 @@ pub mod publisher;
 pub mod store;
 
 pub mod config;
+pub mod egress;
+pub mod inbox;
 pub mod instance;
+pub mod outage;
 pub mod shutdown;
+pub mod sweeper;
 pub mod telemetry;
 
 #[cfg(feature = "testing")]

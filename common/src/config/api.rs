@@ -1,18 +1,18 @@
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::ConfigError;
+use super::{ConfigError, DAY_SECS, vendors::check_url};
 
 /// The HTTP side.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiConfig {
     /// Where it listens.
     pub listen: SocketAddr,
     /// How clients reach it from outside, for links in callbacks; default: the listen address.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::read::optional_url")]
     pub public_url: Option<Url>,
     /// Larger request bodies get 413.
     pub max_body_bytes: usize,
@@ -27,12 +27,15 @@ pub struct ApiConfig {
 
 impl ApiConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        if self.max_body_bytes == 0 || self.max_body_bytes > 1 << 30 {
-            return Err(ConfigError::refused("api.max_body_bytes", "must be 1 to 1073741824"));
+        let requests = self.max_concurrent_requests;
+        ConfigError::unless_in(1..=1 << 30, self.max_body_bytes, "api.max_body_bytes")?;
+        ConfigError::unless_in(1..=1_000_000, requests, "api.max_concurrent_requests")?;
+        let grace = self.shutdown_grace_secs;
+        ConfigError::unless_in(0..=DAY_SECS, grace, "api.shutdown_grace_secs")?;
+        ConfigError::unless_in(1..=DAY_SECS, self.max_wait_secs, "api.max_wait_secs")?;
+        match &self.public_url {
+            Some(url) => check_url(url, "api.public_url"),
+            None => Ok(()),
         }
-        if self.max_concurrent_requests == 0 {
-            return Err(ConfigError::refused("api.max_concurrent_requests", "must be at least 1"));
-        }
-        Ok(())
     }
 }

@@ -1,15 +1,15 @@
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use crate::id::AccountId;
 
 /// Who may call.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
     /// A key that exists from the first start on, for automation; at least 16 characters.
-    #[serde(default)]
+    #[serde(default, serialize_with = "super::shown::secret")]
     pub bootstrap_key: Option<SecretString>,
     /// The account of the bootstrap key and of `inferq key create` without `--account`.
     pub default_account: AccountId,
@@ -17,13 +17,16 @@ pub struct AuthConfig {
 
 impl AuthConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        let length = self.bootstrap_key.as_ref().map(|key| key.expose_secret().len());
-        if length.is_some_and(|length| !(16..=256).contains(&length)) {
-            return Err(ConfigError::refused(
-                "auth.bootstrap_key",
-                "must have 16 to 256 characters; `openssl rand -hex 32` makes a good one",
-            ));
+        let Some(key) = &self.bootstrap_key else { return Ok(()) };
+        let key = key.expose_secret();
+        // It travels in a header.
+        if (16..=256).contains(&key.len()) && key.chars().all(|c| c.is_ascii_graphic()) {
+            return Ok(());
         }
-        Ok(())
+        Err(ConfigError::refused(
+            "auth.bootstrap_key",
+            "must be 16 to 256 letters, digits and signs of ASCII; `openssl rand -hex 32` makes a \
+             good one",
+        ))
     }
 }

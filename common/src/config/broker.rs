@@ -1,13 +1,14 @@
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, DAY_MS};
 
 /// How workers are woken.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BrokerConfig {
     /// `memory:` (one process) or `amqp://user:password@host:5672/vhost` (`amqps://` for TLS).
+    #[serde(serialize_with = "super::shown::server_url")]
     pub url: SecretString,
     /// Bounds a publish, its confirm included.
     pub publish_timeout_ms: u64,
@@ -26,13 +27,10 @@ impl BrokerConfig {
                 "must be memory: or start with amqp:// or amqps://",
             ));
         }
-        if self.max_outstanding == 0 {
-            return Err(ConfigError::refused("broker.max_outstanding", "must be at least 1"));
-        }
-        if self.publish_timeout_ms == 0 || self.connect_timeout_ms == 0 {
-            return Err(ConfigError::refused("broker.publish_timeout_ms", "must be at least 1"));
-        }
-        Ok(())
+        let (publish, connect) = (self.publish_timeout_ms, self.connect_timeout_ms);
+        ConfigError::unless_in(1..=DAY_MS, publish, "broker.publish_timeout_ms")?;
+        ConfigError::unless_in(1..=DAY_MS, connect, "broker.connect_timeout_ms")?;
+        ConfigError::unless_in(1..=100_000, self.max_outstanding, "broker.max_outstanding")
     }
 
     /// Whether broker and workers live in this process.

@@ -1,13 +1,14 @@
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, DAY_MS};
 
 /// Where jobs are kept.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseConfig {
     /// `sqlite://path/to/file.db` or `postgres://user:password@host:5432/database`.
+    #[serde(serialize_with = "super::shown::server_url")]
     pub url: SecretString,
     /// Connections of one process to Postgres.
     pub max_connections: u32,
@@ -27,14 +28,11 @@ impl DatabaseConfig {
                 "must start with sqlite:// or postgres://",
             ));
         }
-        if self.max_connections < 4 {
-            // Submit, claim and finish each keep one busy; reads need the fourth.
-            return Err(ConfigError::refused("database.max_connections", "must be at least 4"));
-        }
-        if !(1..=1000).contains(&self.max_group) {
-            return Err(ConfigError::refused("database.max_group", "must be 1 to 1000"));
-        }
-        Ok(())
+        // Submit, claim and finish each keep one busy; reads need the fourth.
+        ConfigError::unless_in(4..=10_000, self.max_connections, "database.max_connections")?;
+        let acquire = self.acquire_timeout_ms;
+        ConfigError::unless_in(1..=DAY_MS, acquire, "database.acquire_timeout_ms")?;
+        ConfigError::unless_in(1..=1000, self.max_group, "database.max_group")
     }
 
     /// Whether one process owns the store alone.

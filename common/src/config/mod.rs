@@ -9,17 +9,17 @@ mod broker;
 mod callbacks;
 mod database;
 mod log;
+mod read;
 mod retention;
+mod shown;
+mod sources;
 mod vendors;
 mod worker;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive, path::Path};
 
-use figment::{
-    Figment,
-    providers::{Env, Format as _, Serialized, Toml},
-};
-use serde::Deserialize;
+use figment::Figment;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     api::ApiConfig,
@@ -37,8 +37,8 @@ use crate::vendor::Vendor;
 /// Every setting with its default, unit and meaning.
 pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
 
-/// All settings of a process.
-#[derive(Debug, Clone, Deserialize)]
+/// All settings of a process. Serialised, it shows no secret.
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub database: DatabaseConfig,
@@ -60,12 +60,29 @@ pub enum ConfigError {
     Invalid(String),
     /// A value is outside what makes sense.
     #[error("configuration: {key}: {reason}")]
-    Refused { key: &'static str, reason: String },
+    Refused { key: Cow<'static, str>, reason: String },
 }
 
+/// The longest timeout or grace that can be set: a day.
+const DAY_SECS: u64 = 24 * 60 * 60;
+const DAY_MS: u64 = DAY_SECS * 1000;
+
 impl ConfigError {
-    pub(crate) fn refused(key: &'static str, reason: impl Into<String>) -> Self {
-        Self::Refused { key, reason: reason.into() }
+    pub(crate) fn refused(key: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
+        Self::Refused { key: key.into(), reason: reason.into() }
+    }
+
+    /// Refuses a number outside `range`.
+    fn unless_in<T: Copy + PartialOrd + std::fmt::Display>(
+        range: RangeInclusive<T>,
+        value: T,
+        key: impl Into<Cow<'static, str>>,
+    ) -> Result<(), Self> {
+        if range.contains(&value) {
+            return Ok(());
+        }
+        let (least, most) = range.into_inner();
+        Err(Self::refused(key, format!("must be {least} to {most}, not {value}")))
     }
 }
 
@@ -73,22 +90,28 @@ impl Config {
     /// Loads the defaults, then `file` if there is one, then the environment.
     ///
     /// `DATABASE_URL`, `AMQP_URL` and the vendors' conventional variables (`OPENAI_API_KEY`, …)
-    /// stand below their `INFERQ__` forms.
+    /// stand below their `INFERQ__` forms. An empty variable counts as unset.
     ///
     /// # Errors
     /// `Invalid` for an unreadable file, an unknown key or a wrong type, `Refused` for a value out
-    /// of range; each names the key.
+    /// of range; each is one line that names the key.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut figment = Figment::from(Toml::string(DEFAULTS));
-        if let Some(file) = file {
-            figment = figment.merge(Toml::file_exact(file));
-        }
-        Self::extract(conventional(figment).merge(Env::prefixed("INFERQ__").split("__")))
+        Self::load_with(file, &[])
     }
 
-    fn extract(figment: Figment) -> Result<Self, ConfigError> {
-        let config: Self =
-            figment.extract().map_err(|errors| ConfigError::Invalid(words(errors)))?;
+    /// Like [`Self::load`], with settings (key and value) that stand above all others.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(
+        file: Option<&Path>,
+        settings: &[(&'static str, &str)],
+    ) -> Result<Self, ConfigError> {
+        Self::extract(&sources::with_settings(sources::layered(file), settings))
+    }
+
+    fn extract(figment: &Figment) -> Result<Self, ConfigError> {
+        let config: Self = sources::extract(figment)?;
         config.database.validate()?;
         config.broker.validate()?;
         config.api.validate()?;
@@ -96,10 +119,22 @@ impl Config {
         config.worker.validate()?;
         config.callbacks.validate()?;
         config.retention.validate()?;
+        config.log.validate()?;
         for (vendor, settings) in &config.vendors {
             settings.validate(*vendor)?;
         }
         Ok(config)
+    }
+
+    /// The settings in force as one line of `key=value`, for the start-up log. Secrets are `***`;
+    /// what is not set is left out.
+    pub fn redacted(&self) -> String {
+        let mut pairs = Vec::new();
+        // Nothing here can fail: maps have text keys, numbers are finite.
+        let tree = serde_json::to_value(self).unwrap_or_default();
+        flatten(&tree, "", &mut pairs);
+        pairs.sort();
+        pairs.join(" ")
     }
 
     /// The settings of one vendor; those of a vendor that is not configured are the defaults.
@@ -108,34 +143,24 @@ impl Config {
     }
 }
 
-/// Variables other tools use as well, and the key each one stands for.
-const CONVENTIONAL: &[(&str, &str)] = &[
-    ("DATABASE_URL", "database.url"),
-    ("AMQP_URL", "broker.url"),
-    ("OPENAI_API_KEY", "vendors.openai.api_key"),
-    ("OPENAI_BASE_URL", "vendors.openai.base_url"),
-];
-
-fn conventional(mut figment: Figment) -> Figment {
-    for (variable, key) in CONVENTIONAL {
-        if let Some(value) = Env::var(variable).filter(|value| !value.is_empty()) {
-            figment = figment.merge(Serialized::default(key, value));
+fn flatten(value: &serde_json::Value, key: &str, pairs: &mut Vec<String>) {
+    use serde_json::Value;
+    match value {
+        Value::Null => {}
+        Value::Object(members) => {
+            for (name, member) in members {
+                let dot = if key.is_empty() { "" } else { "." };
+                flatten(member, &format!("{key}{dot}{name}"), pairs);
+            }
         }
+        Value::Array(entries) => {
+            let texts = entries.iter().map(|entry| entry.as_str().unwrap_or_default());
+            pairs.push(format!("{key}=[{}]", texts.collect::<Vec<_>>().join(",")));
+        }
+        Value::String(text) => pairs.push(format!("{key}={text}")),
+        other => pairs.push(format!("{key}={other}")),
     }
-    figment
 }
 
-/// All complaints in one line, each with its key and where the value came from.
-fn words(errors: figment::Error) -> String {
-    let each = errors.into_iter().map(|error| {
-        let path = error.path.join(".");
-        let source = error.metadata.as_ref().map(|metadata| metadata.name.to_string());
-        match (path.is_empty(), source) {
-            (true, None) => error.kind.to_string(),
-            (true, Some(source)) => format!("{} (in {source})", error.kind),
-            (false, None) => format!("{path}: {}", error.kind),
-            (false, Some(source)) => format!("{path}: {} (in {source})", error.kind),
-        }
-    });
-    each.collect::<Vec<_>>().join("; ")
-}
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 
 /// How long ended jobs are kept.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionConfig {
     /// Jobs, results, attempts, deliveries and idempotency keys are deleted this long after the
@@ -13,9 +13,7 @@ pub struct RetentionConfig {
 
 impl RetentionConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        if self.job_hours == 0 {
-            return Err(ConfigError::refused("retention.job_hours", "must be at least 1"));
-        }
-        Ok(())
+        // A hundred years: beyond some hundred thousand, instants could not be reckoned.
+        ConfigError::unless_in(1..=876_000, self.job_hours, "retention.job_hours")
     }
 }

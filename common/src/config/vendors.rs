@@ -1,16 +1,20 @@
-use secrecy::SecretString;
-use serde::Deserialize;
+use std::borrow::Cow;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::ConfigError;
+use super::{ConfigError, DAY_MS};
 use crate::vendor::Vendor;
 
 /// How one vendor is reached.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VendorConfig {
     /// Stands in for scheme, host and whatever fixed prefix the real vendor has.
+    #[serde(deserialize_with = "super::read::optional_url")]
     pub base_url: Option<Url>,
+    #[serde(serialize_with = "super::shown::secret")]
     pub api_key: Option<SecretString>,
     /// Bounds the making of a connection.
     pub connect_timeout_ms: u64,
@@ -34,20 +38,34 @@ impl Default for VendorConfig {
 
 impl VendorConfig {
     pub(super) fn validate(&self, vendor: Vendor) -> Result<(), ConfigError> {
-        let scheme = self.base_url.as_ref().map(Url::scheme);
-        if scheme.is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
-            return Err(ConfigError::refused(
-                "vendors.<vendor>.base_url",
-                format!("the address of {vendor} must start with http:// or https://"),
-            ));
+        let key = |name: &str| format!("vendors.{vendor}.{name}");
+        if let Some(url) = &self.base_url {
+            check_url(url, key("base_url"))?;
         }
-        if self.connect_timeout_ms == 0 || self.idle_timeout_ms == 0 || self.max_response_bytes == 0
+        if let Some(secret) = &self.api_key
+            && !secret.expose_secret().chars().all(|c| c.is_ascii_graphic())
         {
-            return Err(ConfigError::refused(
-                "vendors.<vendor>.connect_timeout_ms",
-                format!("the limits of {vendor} must be at least 1"),
-            ));
+            // It travels in a header.
+            return Err(ConfigError::refused(key("api_key"), "must be visible ASCII, no spaces"));
         }
-        Ok(())
+        let (connect, idle) = (self.connect_timeout_ms, self.idle_timeout_ms);
+        ConfigError::unless_in(1..=DAY_MS, connect, key("connect_timeout_ms"))?;
+        ConfigError::unless_in(1..=DAY_MS, idle, key("idle_timeout_ms"))?;
+        ConfigError::unless_in(1..=1 << 30, self.max_response_bytes, key("max_response_bytes"))
     }
+}
+
+/// Refuses what is no plain address of an HTTP server. Secrets have their own keys: a URL is shown
+/// in logs.
+pub(super) fn check_url(url: &Url, key: impl Into<Cow<'static, str>>) -> Result<(), ConfigError> {
+    let reason = if !matches!(url.scheme(), "http" | "https") {
+        "must start with http:// or https://"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        "must not carry a user name or password"
+    } else if url.query().is_some() || url.fragment().is_some() {
+        "must end with its path: no '?' and no '#'"
+    } else {
+        return Ok(());
+    };
+    Err(ConfigError::refused(key, reason))
 }

@@ -1,16 +1,16 @@
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, DAY_SECS};
 use crate::vendor::Vendor;
 
 /// The side that runs jobs.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerConfig {
     /// Jobs of one vendor at once in one process; vendors do not share it.
     pub concurrency: usize,
     /// Vendors whose lanes this process consumes; empty: all it has adapters for.
-    #[serde(deserialize_with = "vendors")]
+    #[serde(deserialize_with = "super::read::list")]
     pub vendors: Vec<Vendor>,
     /// How long a stop waits for attempts in flight before it hands them back.
     pub shutdown_grace_secs: u64,
@@ -21,25 +21,8 @@ pub struct WorkerConfig {
 
 impl WorkerConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        if !(1..=10_000).contains(&self.concurrency) {
-            return Err(ConfigError::refused("worker.concurrency", "must be 1 to 10000"));
-        }
-        Ok(())
+        ConfigError::unless_in(1..=10_000, self.concurrency, "worker.concurrency")?;
+        let grace = self.shutdown_grace_secs;
+        ConfigError::unless_in(0..=DAY_SECS, grace, "worker.shutdown_grace_secs")
     }
-}
-
-/// A list, or (from the environment) one text with commas.
-fn vendors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vendor>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Form {
-        Text(String),
-        List(Vec<String>),
-    }
-    let entries = match Form::deserialize(deserializer)? {
-        Form::Text(text) => text.split(',').map(|entry| entry.trim().to_owned()).collect(),
-        Form::List(list) => list,
-    };
-    let named = entries.iter().filter(|entry| !entry.is_empty());
-    named.map(|entry| entry.parse().map_err(serde::de::Error::custom)).collect()
 }

@@ -7,6 +7,17 @@
 //!
 //! Times come from the caller, except the judgement of heartbeats: that goes by the store's clock.
 
+#[cfg(feature = "testing")]
+pub mod conformance;
+pub mod group;
+mod open;
+pub mod path;
+pub mod postgres;
+pub(crate) mod rows;
+pub mod sqlite;
+
+pub use self::open::open;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -373,8 +384,9 @@ pub struct ModelFilter {
 /// Registered models and model servers.
 #[async_trait]
 pub trait ModelStore: Send + Sync {
-    /// Adds a model; where `vendor/name` is taken in the account, updates configuration, type and
-    /// metadata of the one there if `update`, else answers `Conflict`.
+    /// Adds a model; where `vendor/name` is taken in the account, updates configuration, type,
+    /// metadata, status and default callback URL of the one there if `update`, else answers
+    /// `Conflict`.
     async fn add_model(&self, model: &Model, update: bool) -> Result<Added<Model>, StoreError>;
 
     async fn find_model(

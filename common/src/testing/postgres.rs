@@ -30,7 +30,7 @@ const NO_POSTGRES: &str =
     "no Postgres: set INFERQ_TEST_POSTGRES_URL, start Docker, or install the package `postgresql`";
 
 /// Longest wait for a server to start, recovery after a crash included.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Settings that make tests fast. A committed transaction still survives the end of the server's
 /// processes, `stop` included; without `fsync` it would not survive a power cut, which no test
@@ -160,6 +160,9 @@ impl Server {
     }
 
     /// Stops the server as a crash would: connections break, running transactions are lost.
+    ///
+    /// # Panics
+    /// If it does not stop, as when it has been stopped before.
     pub async fn stop(&self) {
         match &self.engine {
             Engine::Container(container) => {
@@ -170,6 +173,9 @@ impl Server {
     }
 
     /// Starts the server after `stop`, on the same port with the same data; answers once it serves.
+    ///
+    /// # Panics
+    /// If it does not start.
     pub async fn start_again(&self) {
         match &self.engine {
             Engine::Container(container) => container.start().await.expect("the container starts"),
@@ -179,6 +185,9 @@ impl Server {
     }
 
     /// `stop`, then `start_again`.
+    ///
+    /// # Panics
+    /// As these do.
     pub async fn restart(&self) {
         self.stop().await;
         self.start_again().await;

@@ -26,8 +26,8 @@ impl Default for RetryPolicy {
         Self {
             initial: Duration::from_millis(500),
             multiplier: 2.0,
-            max: Duration::from_secs(60),
-            max_hint: Duration::from_secs(24 * 60 * 60),
+            max: Duration::from_mins(1),
+            max_hint: Duration::from_hours(24),
         }
     }
 }
@@ -96,3 +96,6 @@ impl RetryPolicy {
         bound.min(self.max)
     }
 }
+
+#[cfg(test)]
+mod tests;

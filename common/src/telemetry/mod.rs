@@ -1,5 +1,35 @@
 //! What a process says about itself: the names of metrics and log fields, and their subscribers.
 
+mod log;
+mod metrics;
+
+pub use self::{
+    log::{filter, init},
+    metrics::{describe_metrics, install_metrics, keep_up},
+};
+
+/// Names of log and span fields, the same everywhere. Macros take them in braces:
+/// `info!({ field::JOB_ID } = %id, "job finished")`.
+pub mod field {
+    pub const JOB_ID: &str = "job.id";
+    pub const JOB_STATUS: &str = "job.status";
+    /// Counted from 1.
+    pub const JOB_ATTEMPT: &str = "job.attempt";
+    pub const ACCOUNT_ID: &str = "account.id";
+    pub const INSTANCE_ID: &str = "instance.id";
+    pub const LANE: &str = "lane";
+    pub const MODEL_ALIAS: &str = "model.alias";
+    pub const VENDOR_NAME: &str = "vendor.name";
+    /// The class of a [`crate::error::JobError`].
+    pub const ERROR_CLASS: &str = "error.class";
+    pub const DELIVERY_ID: &str = "delivery.id";
+    /// Counted from 1 over the delivery's whole life.
+    pub const DELIVERY_ATTEMPT: &str = "delivery.attempt";
+    /// The receiver's host; never more of its URL.
+    pub const CALLBACK_HOST: &str = "callback.host";
+    pub const REQUEST_ID: &str = "request.id";
+}
+
 /// Names of metrics. Labels come from closed sets, never from ids.
 pub mod metric {
     /// Counter by `vendor` and `priority`.

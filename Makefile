@@ -1,0 +1,38 @@
+# The only entry point to a task. `make help` lists them.
+
+# One target folder outside the checkout, so that a fresh clone on a warm machine is quick.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/inferq/target
+
+CARGO ?= cargo
+WITH_SERVERS = $(CARGO) run --quiet -p inferq-common --features testing --example with_servers --
+
+.PHONY: help dev test check bench servers tools fmt
+
+help: ## list the tasks
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+dev: ## start the platform in one process
+	$(CARGO) run --release -- dev
+
+test: servers ## install what the tests need and run all of them, on both stores and both brokers
+	$(CARGO) build --quiet --bin inferq
+	$(WITH_SERVERS) $(CARGO) test --workspace --features servers
+
+check: tools ## formatting, lints, docs, licences, unused dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --features servers -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	scripts/deny
+	$(CARGO) machete
+
+bench: ## measure inferq against the floor, interleaved, and print a table with ratios
+	scripts/bench
+
+servers: ## install Postgres and RabbitMQ where there is neither them nor Docker (Debian, Ubuntu)
+	scripts/install-servers
+
+tools: ## install the programs that `make check` needs
+	scripts/install-tools
+
+fmt: ## format the code
+	$(CARGO) fmt --all

@@ -1,0 +1,80 @@
+//! The OpenAPI document, made from the types and handlers of this crate.
+
+mod clients;
+mod polish;
+#[cfg(test)]
+mod tests;
+
+use std::sync::LazyLock;
+
+use utoipa::{
+    Modify, OpenApi as _,
+    openapi::{
+        OpenApi,
+        security::{ApiKey, ApiKeyValue, SecurityScheme},
+    },
+};
+
+use self::polish::Polish;
+
+/// The name of the one security scheme in the contract.
+const API_KEY: &str = "APIKeyHeader";
+
+/// The document served at `/openapi.json`.
+pub fn document() -> &'static OpenApi {
+    static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(Document::openapi);
+    &DOCUMENT
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "inferq",
+        description = "Asynchronous inference: every request is a durable job. Answers come by \
+            waiting, by polling, or by a signed POST to a callback address.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        clients::inference,
+        clients::execute,
+        clients::list_jobs,
+        clients::get_job,
+        clients::cancel_job,
+        clients::retry_job,
+        clients::watch_job,
+        clients::list_attempts,
+        clients::list_deliveries,
+        clients::get_delivery,
+        clients::redeliver,
+        crate::routes::model_servers::create::create_model_server,
+        crate::routes::model_servers::list::list_model_servers,
+        crate::routes::model_servers::get::get_model_server,
+        crate::routes::model_servers::get::get_model_server_by_alias,
+        crate::routes::model_servers::get::get_deployment,
+        crate::routes::model_servers::execute::execute_model_server,
+        crate::routes::models::create::create_model,
+        crate::routes::models::list::list_models,
+        crate::routes::models::get::get_model,
+        crate::routes::health::healthz,
+        crate::routes::health::readyz,
+        crate::routes::metrics::metrics,
+        crate::routes::docs::openapi_json,
+        crate::routes::docs::docs,
+    ),
+    // Those that no operation names directly.
+    components(schemas(
+        crate::schema::inference::GenericInferenceResponse,
+        crate::schema::inference::GenericInferenceResponseChunk,
+    )),
+    modifiers(&Security, &Polish),
+)]
+struct Document;
+
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut OpenApi) {
+        let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("x-api-key")));
+        document.components.get_or_insert_default().add_security_scheme(API_KEY, key);
+    }
+}

@@ -1,0 +1,122 @@
+//! Jobs by the alias of a model server (v4).
+
+mod request;
+#[cfg(test)]
+mod tests;
+
+use axum::{Router, extract::State, response::Response, routing::post};
+use http::HeaderMap;
+use inferq_common::{
+    job::Operation,
+    model::{Model, ModelServer},
+    vendor::ModelName,
+};
+
+use self::request::Request;
+use crate::{
+    answer,
+    auth::Caller,
+    error::ApiError,
+    extract::{Fault, Payload, Prefer, Segment},
+    rules,
+    state::AppState,
+    submit::Order,
+};
+
+/// The routes of this resource.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/v4/serving/a/{alias}/execute", post(execute))
+}
+
+/// Runs what the alias stands for.
+async fn execute(
+    State(state): State<AppState>,
+    caller: Caller,
+    Segment(alias): Segment<String>,
+    headers: HeaderMap,
+    payload: Payload,
+) -> Result<Response, ApiError> {
+    let unknown = || ApiError::NotFound("no model server has this alias".into());
+    if alias.chars().any(char::is_control) {
+        return Err(unknown());
+    }
+    let server = state
+        .catalogue
+        .server_by_alias(&state.store, &caller.account, &alias)
+        .await?
+        .ok_or_else(unknown)?;
+    let path = format!("/v4/serving/a/{alias}/execute");
+    execute_server(&state, caller, &path, &headers, payload, &server).await
+}
+
+/// Runs what a model server stands for at present; `path` is the request's, for its idempotency key.
+///
+/// # Errors
+/// 422 for what is wrong with the request, 404 if the server's model is gone.
+pub async fn execute_server(
+    state: &AppState,
+    caller: Caller,
+    path: &str,
+    headers: &HeaderMap,
+    payload: Payload,
+    server: &ModelServer,
+) -> Result<Response, ApiError> {
+    let target = Target::of(state, &caller, server).await?;
+    let request = Request::read(state, path, headers, payload, &target.name).await?;
+    let callback = request.callback_url.is_some();
+    let model = target.registered.as_deref();
+    let order = Order {
+        operation: Operation::Execute,
+        account: caller.account,
+        alias: Some(server.alias.clone().unwrap_or_else(|| server.id.to_string())),
+        model: target.name,
+        model_id: model.map(|model| model.id),
+        args: request.args,
+        limits: request.limits,
+        route: None,
+        priority: request.priority,
+        callback_url: request
+            .callback_url
+            .or_else(|| model.and_then(|model| model.default_callback_url.clone())),
+        metadata: None,
+        run_at: None,
+        expires_at: None,
+        retry_of: None,
+        idempotency: request.idempotency,
+        trace: request.trace,
+        share: request.share,
+    };
+    answer::place(state, order, Prefer::of(headers), callback).await
+}
+
+/// What a model server runs.
+struct Target {
+    name: ModelName,
+    registered: Option<std::sync::Arc<Model>>,
+}
+
+impl Target {
+    /// The deployment id is a registered model's id, or `vendor/name`.
+    async fn of(state: &AppState, caller: &Caller, server: &ModelServer) -> Result<Self, ApiError> {
+        let deployment = &server.model_deployment_id;
+        let gone = || ApiError::NotFound("the model behind this model server is gone".into());
+        let target = if let Ok(id) = deployment.parse() {
+            let model = state.catalogue.model(&state.store, &caller.account, id).await?;
+            let model = model.ok_or_else(gone)?;
+            let name = ModelName { vendor: model.vendor, name: model.name.clone() };
+            Self { name, registered: Some(model) }
+        } else {
+            let name: ModelName = deployment.parse().map_err(|_| gone())?;
+            let found = state.catalogue.model_by_name(&state.store, &caller.account, &name).await?;
+            Self { name, registered: found }
+        };
+        rules::served(&target.name).map_err(|reason| {
+            let loc = vec!["path".into(), "alias".into()];
+            ApiError::Invalid(vec![Fault::value(reason).at(loc, None)])
+        })?;
+        if let Some(model) = &target.registered {
+            rules::ready(model)?;
+        }
+        Ok(target)
+    }
+}

@@ -1,0 +1,128 @@
+use inferq_common::error::ErrorClass;
+use serde_json::json;
+
+use crate::testing::{TestApi, failed, succeeded};
+
+const PATH: &str = "/v4/serving/a/greeter/execute";
+
+async fn start() -> TestApi {
+    let api = TestApi::start().await;
+    api.add_server("greeter", "model_zoo/echo").await;
+    api
+}
+
+#[tokio::test]
+async fn the_body_belongs_to_the_model_and_the_answer_carries_its_status() {
+    let api = start().await;
+    let (reply, claim) = tokio::join!(
+        api.post(PATH, &[], r#"{"stream":false,"input": 1.50}"#),
+        api.run_next(succeeded(r#"{"x" : 1.0}"#)),
+    );
+    assert_eq!(claim.args.as_str(), r#"{"input":1.50}"#);
+    assert_eq!(claim.job.alias.as_deref(), Some("greeter"));
+    assert_eq!(reply.status, 200);
+    let id = reply.job_id();
+    assert_eq!(
+        reply.text,
+        format!(
+            r#"{{"status":"SUCCESS","status_code":200,"error_message":null,"result":{{"x" : 1.0}},"job_id":"{id}"}}"#
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_failed_job_is_a_failure_inside_a_200() {
+    let api = start().await;
+    let run = api.run_next(failed(ErrorClass::RateLimited, "slow down"));
+    let (reply, _) = tokio::join!(api.post(PATH, &[], "{}"), run);
+    assert_eq!(reply.status, 200);
+    let id = reply.job_id();
+    assert_eq!(
+        reply.json(),
+        json!({
+            "status": "FAILURE",
+            "status_code": 429,
+            "error_message": "slow down",
+            "result": null,
+            "error": { "class": "rate_limited", "message": "slow down" },
+            "job_id": id,
+        })
+    );
+}
+
+#[tokio::test]
+async fn headers_carry_what_the_body_cannot() {
+    let api = start().await;
+    let headers = [
+        ("x-callback-url", "https://example.com/hook"),
+        ("x-priority", "normal"),
+        ("x-timeout-seconds", "7"),
+        ("x-num-retries", "0"),
+    ];
+    let reply = api.post(PATH, &headers, "{}").await;
+    assert_eq!(reply.status, 202, "a callback makes it asynchronous");
+    let job = reply.json();
+    assert_eq!(job["operation"], "execute");
+    assert_eq!(job["timeout_seconds"], 7);
+    assert_eq!(job["num_retries"], 0);
+    assert_eq!(job["callback_url"], "https://example.com/hook");
+
+    let headers = [
+        ("x-callback-url", "http://10.0.0.1/"),
+        ("x-priority", "urgent"),
+        ("x-timeout-seconds", "0"),
+        ("x-num-retries", "many"),
+    ];
+    let reply = api.post(PATH, &headers, r#"{"stream":"yes"}"#).await;
+    let problem = |kind: &str, source: &str, name: &str| (kind.to_owned(), json!([source, name]));
+    assert_eq!(
+        reply.problems(),
+        [
+            problem("value_error", "header", "x-callback-url"),
+            problem("enum", "header", "x-priority"),
+            problem("greater_than_equal", "header", "x-timeout-seconds"),
+            problem("int_parsing", "header", "x-num-retries"),
+            problem("value_error", "body", "stream"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_alias_is_known_in_its_own_account_only() {
+    let api = start().await;
+    let reply = api.post("/v4/serving/a/nobody/execute", &[], "{}").await;
+    assert_eq!(reply.status, 404);
+    assert_eq!(reply.json(), json!({ "detail": "no model server has this alias" }));
+    let other = api.add_key("other", &[]).await;
+    let key = ("x-api-key", secrecy::ExposeSecret::expose_secret(&other));
+    assert_eq!(api.post(PATH, &[key], "{}").await.status, 404);
+    assert_eq!(api.post("/v4/serving/a/%00/execute", &[], "{}").await.status, 404);
+}
+
+#[tokio::test]
+async fn an_alias_is_decoded_as_one_segment() {
+    let api = start().await;
+    api.add_server("a/b c", "model_zoo/echo").await;
+    let headers = [("prefer", "respond-async")];
+    let reply = api.post("/v4/serving/a/a%2Fb%20c/execute", &headers, "{}").await;
+    assert_eq!(reply.json()["alias"], "a/b c");
+}
+
+#[tokio::test]
+async fn a_server_whose_model_is_gone_or_not_served_says_so() {
+    let api = start().await;
+    api.add_server("gone", "0199a000-0000-7000-8000-000000000000").await;
+    assert_eq!(api.post("/v4/serving/a/gone/execute", &[], "{}").await.status, 404);
+    api.add_server("cohere", "cohere/command").await;
+    let reply = api.post("/v4/serving/a/cohere/execute", &[], "{}").await;
+    assert_eq!(reply.problems(), [("value_error".to_owned(), json!(["path", "alias"]))]);
+}
+
+#[tokio::test]
+async fn the_body_must_be_an_object() {
+    let api = start().await;
+    let reply = api.post(PATH, &[], "[]").await;
+    assert_eq!(reply.problems(), [("model_attributes_type".to_owned(), json!(["body"]))]);
+    let reply = api.post(PATH, &[], "").await;
+    assert_eq!(reply.problems(), [("missing".to_owned(), json!(["body"]))]);
+}

@@ -1,0 +1,115 @@
+//! `POST /v4/serving`.
+
+use axum::{Json, extract::State};
+use inferq_common::{
+    id::{AccountId, ModelId, ModelServerId},
+    model::ModelServer,
+    store::{Added, SharedStore},
+    vendor::{ModelName, Vendor},
+};
+use serde_json::{json, value::RawValue};
+
+use super::is_alias;
+use crate::{
+    auth::Caller,
+    error::ApiError,
+    extract::{Fault, Payload},
+    schema::{
+        check::{Findings, check},
+        error::{ErrorDetail, HTTPValidationError},
+        model_server::{ALIAS_PATTERN, CreateModelServerRequest, ModelServerInfo},
+    },
+    state::AppState,
+};
+
+/// Create Model Server
+#[utoipa::path(
+    post,
+    path = "/v4/serving",
+    tag = "Model server",
+    operation_id = "POST-V4-/v4/serving",
+    request_body = CreateModelServerRequest,
+    responses(
+        (status = 200, description = "Successful Response", body = ModelServerInfo),
+        (status = 409, description = "The alias is taken; not to be repeated", body = ErrorDetail),
+        (status = 422, description = "Validation Error", body = HTTPValidationError),
+    ),
+    security(("APIKeyHeader" = [])),
+)]
+pub(crate) async fn create_model_server(
+    State(state): State<AppState>,
+    caller: Caller,
+    payload: Payload,
+) -> Result<Json<ModelServerInfo>, ApiError> {
+    let request = read(&payload, &state.store, &caller.account).await?;
+    let now = state.clock.now();
+    let server = ModelServer {
+        id: ModelServerId::new(now),
+        account: caller.account,
+        name: request.name,
+        alias: request.alias,
+        model_deployment_id: request.model_deployment_id,
+        created_at: now,
+    };
+    match state.store.add_model_server(&server).await? {
+        Added::New(server) | Added::Updated(server) => {
+            state.catalogue.forget();
+            Ok(Json(server.into()))
+        }
+        Added::Conflict(there) => Err(ApiError::Conflict(
+            format!("the alias is taken by model server {} of this account", there.id).into(),
+        )),
+    }
+}
+
+async fn read(
+    payload: &Payload,
+    store: &SharedStore,
+    account: &AccountId,
+) -> Result<CreateModelServerRequest, ApiError> {
+    payload.members(&[])?;
+    let body: &RawValue = serde_json::from_str(payload.text()?).map_err(ApiError::internal)?;
+    let mut findings = Findings::of_body();
+    let read = check::<CreateModelServerRequest>(body, &mut findings);
+    if let Some((_, request)) = &read {
+        if let Err(reason) = deployment(&request.model_deployment_id, store, account).await? {
+            findings.refuse("model_deployment_id", reason);
+        }
+        if request.name.contains(char::is_control) {
+            findings.refuse("name", "has control characters");
+        }
+        if !request.alias.as_deref().is_none_or(is_alias) {
+            let msg = format!("String should match pattern '{ALIAS_PATTERN}'");
+            let fault = Fault::new("string_pattern_mismatch", msg)
+                .with_ctx(json!({ "pattern": ALIAS_PATTERN }));
+            findings.within("alias", |inner| inner.add(fault, None));
+        }
+    }
+    findings.finish()?;
+    read.map(|(_, request)| request)
+        .ok_or_else(|| ApiError::internal("a model server without findings and without a reading"))
+}
+
+/// Whether a model server can run this: a registered model, or `vendor/name` of a served vendor.
+async fn deployment(
+    id: &str,
+    store: &SharedStore,
+    account: &AccountId,
+) -> Result<Result<(), String>, ApiError> {
+    if let Ok(id) = id.parse::<ModelId>() {
+        let found = store.find_model(id, account).await?;
+        return Ok(found.map(drop).ok_or_else(|| "the account has no model with this id".into()));
+    }
+    let name: ModelName = match id.parse() {
+        Ok(name) => name,
+        Err(reason) => {
+            return Ok(Err(format!("is neither the id of a model nor 'vendor/name': {reason}")));
+        }
+    };
+    if Vendor::SERVED.contains(&name.vendor) {
+        return Ok(Ok(()));
+    }
+    let served: Vec<&str> = Vendor::SERVED.iter().map(|vendor| vendor.as_str()).collect();
+    let served = served.join(" and ");
+    Ok(Err(format!("this release has no adapter for {}; it serves {served}", name.vendor)))
+}

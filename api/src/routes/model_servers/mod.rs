@@ -1,0 +1,35 @@
+//! Model servers (v4): the stable fronts that aliases name.
+
+pub mod create;
+pub mod execute;
+pub mod get;
+pub mod list;
+#[cfg(test)]
+mod tests;
+
+use axum::{Router, routing};
+
+use crate::state::AppState;
+
+/// The routes of this resource.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+        .route(
+            "/v4/serving",
+            routing::get(list::list_model_servers).post(create::create_model_server),
+        )
+        .route("/v4/serving/{model_server_id}", routing::get(get::get_model_server))
+        .route(
+            "/v4/serving/{model_server_id}/execute",
+            routing::post(execute::execute_model_server),
+        )
+        .route("/v4/serving/{model_server_id}/deployment", routing::get(get::get_deployment))
+        .route("/v4/serving/a/{alias}", routing::get(get::get_model_server_by_alias))
+}
+
+/// Whether a text of any length has an alias's characters:
+/// [`ALIAS_PATTERN`](crate::schema::model_server::ALIAS_PATTERN) as code.
+fn is_alias(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    !text.is_empty() && text.chars().all(allowed)
+}

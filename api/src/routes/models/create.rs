@@ -1,0 +1,240 @@
+//! `POST /v5/models`.
+
+use axum::{Json as JsonBody, extract::State};
+use chrono::{DateTime, Utc};
+use inferq_common::{
+    egress::Guard,
+    id::ModelId,
+    job::Json,
+    model::{IdentityType, Model, ModelStatus, ModelType},
+    store::Added,
+    vendor::{ModelName, Vendor},
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    auth::Caller,
+    error::ApiError,
+    extract::{Fault, Members, Payload, read},
+    schema::{
+        check::{Entries, Findings, check},
+        error::{ErrorDetail, HTTPValidationError},
+        model::{
+            CreateHostedModelRequest, CreateLLMEngineModelRequest, CreateLaunchModelRequest,
+            CreateModelRequest, InferenceModel, OnConflict,
+        },
+    },
+    state::AppState,
+};
+
+/// Register Model
+///
+/// A model of a hosted vendor is ready at once. Where the account has a model of the same vendor
+/// and name, the request fails, or replaces its configuration, type and metadata with
+/// `on_conflict: update`.
+#[utoipa::path(
+    post,
+    path = "/v5/models",
+    tag = "Models",
+    operation_id = "POST-V5-/v5/models",
+    request_body = CreateModelRequest,
+    responses(
+        (status = 200, description = "Successful Response", body = InferenceModel),
+        (status = 409, description = "The name is taken; not to be repeated", body = ErrorDetail),
+        (status = 422, description = "Validation Error", body = HTTPValidationError),
+    ),
+    security(("APIKeyHeader" = [])),
+)]
+pub(crate) async fn create_model(
+    State(state): State<AppState>,
+    caller: Caller,
+    payload: Payload,
+) -> Result<JsonBody<InferenceModel>, ApiError> {
+    let new = NewModel::read(&payload, &state.guard)?;
+    let update = new.on_conflict == OnConflict::Update;
+    let model = new.into_model(&caller, state.clock.now());
+    match state.store.add_model(&model, update).await? {
+        Added::New(model) | Added::Updated(model) => {
+            state.catalogue.forget();
+            Ok(JsonBody(model.into()))
+        }
+        Added::Conflict(there) => Err(ApiError::Conflict(
+            format!(
+                "the account has a model {}/{} already: {}; change it with on_conflict 'update'",
+                there.vendor, there.name, there.id
+            )
+            .into(),
+        )),
+    }
+}
+
+/// What a creation asks for, whichever of the three bodies it came in.
+#[derive(Debug)]
+struct NewModel {
+    name: String,
+    vendor: Vendor,
+    model_type: ModelType,
+    vendor_configuration: Option<Json>,
+    metadata: Option<Json>,
+    default_callback_url: Option<String>,
+    on_conflict: OnConflict,
+}
+
+impl NewModel {
+    fn read(payload: &Payload, guard: &Guard) -> Result<Self, ApiError> {
+        let members = payload.members(&["model_vendor", "vendor_configuration"])?;
+        let body: &RawValue = serde_json::from_str(payload.text()?).map_err(ApiError::internal)?;
+        let mut findings = Findings::of_body();
+        let read = match kind(&members) {
+            Kind::Launch => launch(body, &mut findings),
+            Kind::LlmEngine => llm_engine(body, guard, &mut findings),
+            Kind::Hosted => hosted(body, &mut findings),
+        };
+        let new = read.map(|new| new.finish(guard, &mut findings));
+        findings.finish()?;
+        new.ok_or_else(|| ApiError::internal("a model without findings and without a reading"))
+    }
+
+    /// The rules that all kinds share.
+    fn finish(mut self, guard: &Guard, findings: &mut Findings) -> Self {
+        let full_name = format!("{}/{}", self.vendor, self.name);
+        if let Err(reason) = full_name.parse::<ModelName>() {
+            findings.refuse("name", reason);
+        }
+        let Some(metadata) = self.metadata.as_ref().and_then(|json| Entries::of(json.raw())) else {
+            return self;
+        };
+        if let Some(url) = metadata.given("default_callback_url") {
+            let url = findings.within("model_metadata", |inner| {
+                inner.within("default_callback_url", |inner| callback_url(url, guard, inner))
+            });
+            self.default_callback_url = self.default_callback_url.or(url);
+        }
+        self
+    }
+
+    fn into_model(self, caller: &Caller, now: DateTime<Utc>) -> Model {
+        let (status, status_reason) = status_of(self.vendor);
+        Model {
+            id: ModelId::new(now),
+            account: caller.account.clone(),
+            name: self.name,
+            vendor: self.vendor,
+            model_type: self.model_type,
+            vendor_configuration: self.vendor_configuration,
+            metadata: self.metadata,
+            status,
+            status_reason,
+            default_callback_url: self.default_callback_url,
+            created_at: now,
+            created_by_user_id: caller.key.to_string(),
+            created_by_identity_type: IdentityType::ServiceAccount,
+        }
+    }
+}
+
+/// Ready if this release can call the vendor: nothing is deployed that could still become ready.
+fn status_of(vendor: Vendor) -> (ModelStatus, Option<String>) {
+    if Vendor::SERVED.contains(&vendor) {
+        (ModelStatus::Ready, None)
+    } else {
+        let reason =
+            format!("this release has no adapter for {vendor}; the model cannot be called");
+        (ModelStatus::Failed, Some(reason))
+    }
+}
+
+enum Kind {
+    Launch,
+    LlmEngine,
+    Hosted,
+}
+
+/// Which body it is: by `model_vendor`, or by the shape of the configuration where that is absent.
+fn kind(members: &Members<'_>) -> Kind {
+    if let Some(vendor) = members.get("model_vendor") {
+        return match read::word(vendor) {
+            Ok(Vendor::Launch) => Kind::Launch,
+            Ok(Vendor::LlmEngine) => Kind::LlmEngine,
+            // A word that is none is refused with the hosted body's other mistakes.
+            Ok(_) | Err(_) => Kind::Hosted,
+        };
+    }
+    let configuration = members.get("vendor_configuration").and_then(Entries::of);
+    let has = |name| configuration.as_ref().is_some_and(|entries| entries.get(name).is_some());
+    if has("model_image") || has("model_infra") {
+        Kind::Launch
+    } else if has("model") {
+        Kind::LlmEngine
+    } else {
+        Kind::Hosted
+    }
+}
+
+fn launch(body: &RawValue, findings: &mut Findings) -> Option<NewModel> {
+    let (json, request) = check::<CreateLaunchModelRequest>(body, findings)?;
+    findings.within("vendor_configuration", |inner| request.vendor_configuration.check(inner));
+    Some(NewModel {
+        name: request.name,
+        vendor: request.model_vendor.into(),
+        model_type: request.model_type.into(),
+        vendor_configuration: configuration(&json),
+        metadata: request.model_metadata,
+        default_callback_url: None,
+        on_conflict: request.on_conflict,
+    })
+}
+
+fn llm_engine(body: &RawValue, guard: &Guard, findings: &mut Findings) -> Option<NewModel> {
+    let (json, request) = check::<CreateLLMEngineModelRequest>(body, findings)?;
+    let vendor_configuration = configuration(&json);
+    let default_callback_url = findings.within("vendor_configuration", |inner| {
+        request.vendor_configuration.check(inner);
+        let given = vendor_configuration.as_ref().and_then(|json| Entries::of(json.raw()))?;
+        let url = given.get("default_callback_url")?;
+        inner.within("default_callback_url", |inner| callback_url(url, guard, inner))
+    });
+    Some(NewModel {
+        name: request.name,
+        vendor: request.model_vendor.into(),
+        model_type: request.model_type.into(),
+        vendor_configuration,
+        metadata: request.model_metadata,
+        default_callback_url,
+        on_conflict: request.on_conflict,
+    })
+}
+
+fn hosted(body: &RawValue, findings: &mut Findings) -> Option<NewModel> {
+    let read = check::<CreateHostedModelRequest>(body, findings);
+    if let Some(given) = Entries::of(body).as_ref().and_then(|b| b.given("vendor_configuration")) {
+        let msg = "Only models of launch and llmengine have a vendor_configuration";
+        let fault = Fault::new("extra_forbidden", msg);
+        findings.within("vendor_configuration", |inner| inner.add(fault, Some(given)));
+    }
+    let (_, request) = read?;
+    Some(NewModel {
+        name: request.name,
+        vendor: request.model_vendor.0,
+        model_type: request.model_type.0,
+        vendor_configuration: None,
+        metadata: request.model_metadata,
+        default_callback_url: None,
+        on_conflict: request.on_conflict,
+    })
+}
+
+/// The configuration with its defaults, out of the checked body.
+fn configuration(body: &Json) -> Option<Json> {
+    let entries = Entries::of(body.raw())?;
+    entries.get("vendor_configuration").map(|raw| Json::from(raw.to_owned()))
+}
+
+/// An address callbacks may go to.
+fn callback_url(input: &RawValue, guard: &Guard, findings: &mut Findings) -> Option<String> {
+    let checked = read::string(input).and_then(|url| match guard.check_url(&url) {
+        Ok(_) => Ok(url),
+        Err(reason) => Err(Fault::value(reason)),
+    });
+    checked.map_err(|fault| findings.add(fault, Some(input))).ok()
+}

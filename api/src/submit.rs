@@ -1,0 +1,207 @@
+//! Makes a job of a checked request: stored first, then published.
+
+use chrono::{DateTime, Utc};
+use http::{HeaderMap, Method};
+use inferq_common::{
+    id::{AccountId, InstanceId, JobId, ModelId},
+    job::{IdempotencyKey, Job, JobStatus, Json, Limits, NewJob, Operation, Priority, Route},
+    store::{Submitted, Wakeup},
+    telemetry::metric,
+    vendor::ModelName,
+};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::{ApiError, Problem},
+    extract::{Fault, Problems, Share},
+    state::AppState,
+    waiters::Waiter,
+};
+
+/// A request for a job, checked and complete.
+#[derive(Debug)]
+pub struct Order {
+    pub operation: Operation,
+    pub account: AccountId,
+    /// The alias (or model server id) an `execute` named.
+    pub alias: Option<String>,
+    pub model: ModelName,
+    pub model_id: Option<ModelId>,
+    pub args: Json,
+    pub limits: Limits,
+    pub route: Option<Route>,
+    pub priority: Priority,
+    pub callback_url: Option<String>,
+    pub metadata: Option<Json>,
+    /// In the future, or `None`.
+    pub run_at: Option<DateTime<Utc>>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub retry_of: Option<JobId>,
+    pub idempotency: Option<IdempotencyKey>,
+    /// W3C `traceparent` of the request.
+    pub trace: Option<String>,
+    /// Of the memory for bodies, until the job is stored.
+    pub share: Option<Share>,
+}
+
+/// A job that is stored.
+#[derive(Debug)]
+pub struct Placed {
+    pub job: Job,
+    /// Whether an earlier request with the same idempotency key made it.
+    pub repeated: bool,
+}
+
+/// Stores the job and has it published. Nobody is told when it ends.
+///
+/// Once begun it is done even if the caller goes away: what is stored is also published.
+///
+/// # Errors
+/// `Unavailable` if the store does not take it, `Invalid` if its idempotency key was used before for
+/// another request. Nothing is stored then.
+pub async fn submit(state: &AppState, mut order: Order) -> Result<Placed, ApiError> {
+    let (trace, share) = (order.trace.take(), order.share.take());
+    place(state, new_job(state, order, None), trace, share).await
+}
+
+/// As [`submit`]; the end of the job is sent to this process and wakes the waiter.
+pub async fn submit_and_wait(
+    state: &AppState,
+    mut order: Order,
+) -> Result<(Placed, Waiter), ApiError> {
+    let (trace, share) = (order.trace.take(), order.share.take());
+    let new = new_job(state, order, Some(state.instance.id()));
+    // Registered before anyone can run the job.
+    let waiter = state.waiters.register(new.job.id);
+    let placed = place(state, new, trace, share).await?;
+    // What ends after a repeated request is the first one's job.
+    let waiter = if placed.repeated { state.waiters.register(placed.job.id) } else { waiter };
+    Ok((placed, waiter))
+}
+
+fn new_job(state: &AppState, order: Order, reply_to: Option<InstanceId>) -> NewJob {
+    let now = state.clock.now();
+    let job = Job {
+        id: JobId::new(now),
+        account: order.account,
+        operation: order.operation,
+        alias: order.alias,
+        vendor: order.model.vendor,
+        model: order.model.name,
+        model_id: order.model_id,
+        retry_of: order.retry_of,
+        priority: order.priority,
+        status: JobStatus::Queued,
+        attempt: 0,
+        lost_attempts: 0,
+        limits: order.limits,
+        route: order.route,
+        stream: false,
+        callback_url: order.callback_url,
+        metadata: order.metadata,
+        reply_to,
+        created_at: now,
+        run_at: order.run_at,
+        expires_at: order.expires_at,
+        started_at: None,
+        attempt_started_at: None,
+        finished_at: None,
+    };
+    NewJob { job, args: order.args, idempotency: order.idempotency }
+}
+
+/// In a task of its own, which outlives the caller.
+async fn place(
+    state: &AppState,
+    new: NewJob,
+    trace: Option<String>,
+    share: Option<Share>,
+) -> Result<Placed, ApiError> {
+    let task = state.tasks.spawn({
+        let state = state.clone();
+        async move {
+            let placed = store_and_publish(&state, new, trace).await;
+            drop(share);
+            placed
+        }
+    });
+    task.await.map_err(ApiError::internal)?
+}
+
+async fn store_and_publish(
+    state: &AppState,
+    new: NewJob,
+    trace: Option<String>,
+) -> Result<Placed, ApiError> {
+    let job = new.job.clone();
+    match state.path.submit(new).await? {
+        Submitted::Added => {}
+        Submitted::Repeated(first) => return Ok(Placed { job: *first, repeated: true }),
+        Submitted::KeyReused => return Err(key_reused()),
+    }
+    metrics::counter!(
+        metric::JOBS_SUBMITTED,
+        "vendor" => job.vendor.as_str(),
+        "priority" => job.priority.as_str(),
+    )
+    .increment(1);
+    if job.run_at.is_none() {
+        let wakeup =
+            Wakeup { job_id: job.id, lane: job.lane(), attempt: 0, reply_to: job.reply_to };
+        state.publisher.publish(wakeup, trace);
+    }
+    Ok(Placed { job, repeated: false })
+}
+
+fn key_reused() -> ApiError {
+    let fault = Fault::value("this idempotency key was used before for another request");
+    ApiError::Invalid(vec![idempotency_problem(fault)])
+}
+
+fn idempotency_problem(fault: Fault) -> Problem {
+    fault.at(vec!["header".into(), "idempotency-key".into()], None)
+}
+
+/// Reads `Idempotency-Key`: 1 to 255 visible ASCII characters, quoted or not.
+///
+/// Source: draft-ietf-httpapi-idempotency-key-header-07.
+pub fn idempotency_key(
+    headers: &HeaderMap,
+    method: &Method,
+    path: &str,
+    body: &[u8],
+    problems: &mut Problems,
+) -> Option<IdempotencyKey> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let value = values.next()?;
+    let text = value.to_str().unwrap_or_default().trim();
+    let key = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    let fits = (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if !fits || values.next().is_some() {
+        let fault =
+            Fault::value("an idempotency key is one text of 1 to 255 visible ASCII characters");
+        problems.push(idempotency_problem(fault));
+        return None;
+    }
+    let mut fingerprint = Sha256::new();
+    for part in [method.as_str().as_bytes(), path.as_bytes()] {
+        fingerprint.update(part);
+        fingerprint.update([0]);
+    }
+    fingerprint.update(body);
+    Some(IdempotencyKey { key: key.to_owned(), fingerprint: fingerprint.finalize().into() })
+}
+
+/// The `traceparent` of a request, if it has the form of one.
+///
+/// Source: <https://www.w3.org/TR/trace-context/#traceparent-header>.
+pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let lengths = [2, 32, 16, 2];
+    let parts: Vec<&str> = text.split('-').collect();
+    let fits = parts.len() == lengths.len()
+        && parts.iter().zip(lengths).all(|(part, length)| {
+            part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+    fits.then(|| text.to_owned())
+}

@@ -1,0 +1,315 @@
+//! Runs inferq and the floor in turns and prints a table with ratios.
+//!
+//! Needs a Postgres and a RabbitMQ: `make bench` starts both. Each stack is started, measured and
+//! stopped before the next one starts, so that none pays for another's idling.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use http::Method;
+use sqlx::Connection as _;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+use crate::{
+    http_client::HttpClient,
+    load::{self, Kind, LoadArgs, Report},
+    report::{Spread, print},
+};
+
+const KEY: &str = "a-key-for-the-benchmarks-of-inferq";
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The inferq binary, built with --release
+    #[arg(long)]
+    inferq: PathBuf,
+    /// postgres:// of a server where databases may be made
+    #[arg(long, env = "INFERQ_TEST_POSTGRES_URL")]
+    postgres: String,
+    #[arg(long, env = "INFERQ_TEST_AMQP_URL")]
+    amqp: String,
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Length of each measurement
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Clients of the throughput measurement
+    #[arg(long, default_value_t = 128)]
+    clients: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stack {
+    Floor,
+    Inferq,
+    EmbeddedFloor,
+    Embedded,
+}
+
+/// One row of the table: a figure of inferq beside the same of the floor.
+#[derive(Default)]
+struct Row {
+    name: &'static str,
+    unit: &'static str,
+    /// Whether more is better.
+    more: bool,
+    inferq: Vec<f64>,
+    floor: Vec<f64>,
+}
+
+/// What one start of a stack showed.
+struct Measured {
+    ready_ms: f64,
+    throughput: Report,
+    sync: Report,
+    accept: Report,
+    /// Name and MiB (PSS) of each process, after the throughput measurement.
+    memory: Vec<(String, f64)>,
+}
+
+pub async fn run(args: CompareArgs) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut rows = [
+        row("async jobs, end to end", "jobs/s", true),
+        row("the same, embedded", "jobs/s", true),
+        row("202 after durable accept, one at a time, p50", "ms", false),
+        row("sync through the queue, one at a time, p50", "ms", false),
+        row("the same, embedded", "ms", false),
+    ];
+    let mut ready = Vec::new();
+    let mut memory: Vec<(String, Vec<f64>)> = Vec::new();
+    for round in 0..args.rounds {
+        for stack in [Stack::Floor, Stack::Inferq, Stack::EmbeddedFloor, Stack::Embedded] {
+            let measured = measure(&args, stack, folder.path(), round)
+                .await
+                .with_context(|| format!("{stack:?}, round {round}"))?;
+            let figures: &[(usize, f64)] = match stack {
+                Stack::Floor | Stack::Inferq => &[
+                    (0, measured.throughput.jobs_per_second),
+                    (2, measured.accept.p50_ms),
+                    (3, measured.sync.p50_ms),
+                ],
+                Stack::EmbeddedFloor | Stack::Embedded => {
+                    &[(1, measured.throughput.jobs_per_second), (4, measured.sync.p50_ms)]
+                }
+            };
+            for &(index, figure) in figures {
+                match stack {
+                    Stack::Inferq | Stack::Embedded => rows[index].inferq.push(figure),
+                    Stack::Floor | Stack::EmbeddedFloor => rows[index].floor.push(figure),
+                }
+            }
+            if stack == Stack::Embedded {
+                ready.push(measured.ready_ms);
+            }
+            if matches!(stack, Stack::Inferq | Stack::Embedded) {
+                for (name, mib) in measured.memory {
+                    match memory.iter_mut().find(|(known, _)| *known == name) {
+                        Some((_, figures)) => figures.push(mib),
+                        None => memory.push((name, vec![mib])),
+                    }
+                }
+            }
+        }
+        print(&format!("round {} of {} done", round + 1, args.rounds));
+    }
+    print_table(&args, &rows, &ready, &memory);
+    Ok(())
+}
+
+fn row(name: &'static str, unit: &'static str, more: bool) -> Row {
+    Row { name, unit, more, ..Row::default() }
+}
+
+fn print_table(args: &CompareArgs, rows: &[Row], ready: &[f64], memory: &[(String, Vec<f64>)]) {
+    print(&format!(
+        "\nmedian [min..max] of {} rounds of {} s, {} clients for throughput\n",
+        args.rounds, args.seconds, args.clients
+    ));
+    print("| what | inferq | floor | ratio |\n| --- | --- | --- | --- |");
+    for row in rows {
+        let (Some(inferq), Some(floor)) = (Spread::of(&row.inferq), Spread::of(&row.floor)) else {
+            continue;
+        };
+        let ratio = inferq.median / floor.median;
+        let better = if row.more { "of the floor" } else { "× the floor" };
+        print(&format!("| {} | {inferq} {} | {floor} | {ratio:.2} {better} |", row.name, row.unit));
+    }
+    if let Some(ready) = Spread::of(ready) {
+        print(&format!("| start to ready, embedded | {ready} ms | - | - |"));
+    }
+    for (name, figures) in memory {
+        if let Some(mib) = Spread::of(figures) {
+            print(&format!("| memory (PSS) of {name} under load | {mib} MiB | - | - |"));
+        }
+    }
+}
+
+async fn measure(
+    args: &CompareArgs,
+    stack: Stack,
+    folder: &Path,
+    round: u32,
+) -> anyhow::Result<Measured> {
+    let own = std::env::current_exe()?;
+    let (vendor, vendor_address) = listening(Command::new(&own).arg("vendor")).await?;
+    let vendor_url = format!("http://{vendor_address}/v1");
+    let data = TempDir::new_in(folder)?;
+    let begun = Instant::now();
+    let mut processes = vec![("vendor".to_owned(), vendor)];
+    let url = match stack {
+        Stack::Floor => {
+            let database = fresh_database(&args.postgres, &format!("bench_floor_{round}")).await?;
+            let mut command = Command::new(&own);
+            command.args(["floor", "--vendor", &vendor_url]);
+            command.args(["--postgres", &database, "--amqp", &args.amqp]);
+            let (floor, address) = listening(&mut command).await?;
+            processes.push(("floor".to_owned(), floor));
+            format!("http://{address}")
+        }
+        Stack::EmbeddedFloor => {
+            let mut command = Command::new(&own);
+            command.args(["floor", "--vendor", &vendor_url, "--sqlite"]);
+            command.arg(data.path().join("floor.db"));
+            let (floor, address) = listening(&mut command).await?;
+            processes.push(("floor".to_owned(), floor));
+            format!("http://{address}")
+        }
+        Stack::Inferq => {
+            let database = fresh_database(&args.postgres, &format!("bench_inferq_{round}")).await?;
+            let settings = [
+                ("INFERQ__DATABASE__URL", database.as_str()),
+                ("INFERQ__BROKER__URL", &args.amqp),
+                ("INFERQ__VENDORS__OPENAI__BASE_URL", &vendor_url),
+            ];
+            let status =
+                inferq(&args.inferq, &settings).arg("migrate").stdout(Stdio::null()).status();
+            ensure!(status.await?.success(), "inferq migrate failed");
+            let address = free_address()?;
+            let mut api = inferq(&args.inferq, &settings);
+            let mut worker = inferq(&args.inferq, &settings);
+            processes.push(("api".to_owned(), api.args(["api", "--listen", &address]).spawn()?));
+            processes.push(("worker".to_owned(), worker.arg("worker").spawn()?));
+            format!("http://{address}")
+        }
+        Stack::Embedded => {
+            let address = free_address()?;
+            let mut dev =
+                inferq(&args.inferq, &[("INFERQ__VENDORS__OPENAI__BASE_URL", &vendor_url)]);
+            dev.args(["dev", "--listen", &address, "--data-dir"]).arg(data.path().join("data"));
+            processes.push(("dev".to_owned(), dev.stdout(Stdio::null()).spawn()?));
+            format!("http://{address}")
+        }
+    };
+    is_ready(&url).await?;
+    let ready_ms = begun.elapsed().as_secs_f64() * 1e3;
+    // Lanes, pools and caches are filled before anything counts.
+    load(args, &url, Kind::Async, 16, 1.0).await?;
+    let sync = load(args, &url, Kind::Sync, 1, args.seconds).await?;
+    let accept = load(args, &url, Kind::Accept, 1, args.seconds).await?;
+    let throughput = load(args, &url, Kind::Async, args.clients, args.seconds).await?;
+    let memory =
+        processes.iter().filter_map(|(name, child)| Some((name.clone(), pss_mib(child.id()?)?)));
+    let memory = memory.filter(|(name, _)| name != "vendor").collect();
+    for (_, mut child) in processes.into_iter().rev() {
+        child.kill().await?;
+    }
+    Ok(Measured { ready_ms, throughput, sync, accept, memory })
+}
+
+async fn load(
+    args: &CompareArgs,
+    url: &str,
+    kind: Kind,
+    clients: usize,
+    seconds: f64,
+) -> anyhow::Result<Report> {
+    let load = LoadArgs {
+        url: url.to_owned(),
+        key: Some(KEY.to_owned()),
+        kind,
+        clients,
+        rate: None,
+        seconds,
+        model: "openai/mock".to_owned(),
+        bytes: 400,
+    };
+    let report = load::run(&load).await?;
+    if report.errors > 0 {
+        let _ = args;
+        bail!(
+            "{} of the requests failed: {}",
+            report.errors,
+            report.first_error.unwrap_or_default()
+        );
+    }
+    Ok(report)
+}
+
+/// An inferq process with these settings and none of the surroundings'.
+fn inferq(binary: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(binary);
+    command.env_clear().env("INFERQ__AUTH__BOOTSTRAP_KEY", KEY);
+    command.env("INFERQ__LOG__FILTER", "warn").kill_on_drop(true);
+    for (name, value) in settings {
+        command.env(name, value);
+    }
+    command
+}
+
+/// Starts a program of this binary and reads the address it prints.
+async fn listening(command: &mut Command) -> anyhow::Result<(Child, String)> {
+    let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let stdout = child.stdout.take().context("its output is piped")?;
+    let line = BufReader::new(stdout).lines().next_line().await?.context("it ended at once")?;
+    let address = line.strip_prefix("listening on ").context("it prints its address")?;
+    Ok((child, address.to_owned()))
+}
+
+fn free_address() -> anyhow::Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+async fn is_ready(url: &str) -> anyhow::Result<()> {
+    let client = HttpClient::new(url, None);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(20) {
+        let answer = client.send(Method::GET, "/readyz", None, bytes::Bytes::new()).await;
+        if answer.is_ok_and(|answer| answer.status().is_success()) {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(2)).await;
+    }
+    bail!("{url} was not ready within 20 s")
+}
+
+async fn fresh_database(server: &str, name: &str) -> anyhow::Result<String> {
+    let mut connection = sqlx::PgConnection::connect(server).await.context("no Postgres")?;
+    for statement in
+        [format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"), format!("CREATE DATABASE {name}")]
+    {
+        // The name is made of the benchmark's own words and a number.
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
+    }
+    let mut url: url::Url = server.parse()?;
+    url.set_path(name);
+    Ok(url.into())
+}
+
+/// The proportional share of memory of a process.
+fn pss_mib(pid: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("Pss:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}

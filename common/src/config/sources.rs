@@ -1,0 +1,168 @@
+//! Where settings come from, and what is said about those that cannot be used.
+
+use std::path::Path;
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    error::{Actual, Kind},
+    providers::{Env, Format as _, Serialized, Toml},
+    value::{Dict, Map, Value},
+};
+use serde::de::DeserializeOwned;
+
+use super::{ConfigError, DEFAULTS};
+
+/// Variables other tools use as well, and the key each one stands for.
+const CONVENTIONAL: &[(&str, &str)] = &[
+    ("DATABASE_URL", "database.url"),
+    ("AMQP_URL", "broker.url"),
+    ("OPENAI_API_KEY", "vendors.openai.api_key"),
+    ("OPENAI_BASE_URL", "vendors.openai.base_url"),
+];
+
+/// Begins the name of every variable of ours.
+const PREFIX: &str = "INFERQ__";
+
+/// Parts sections and keys in a variable's name; one `_` is part of a key.
+const SEPARATOR: &str = "__";
+
+/// The defaults alone.
+pub(super) fn defaults() -> Figment {
+    Figment::from(Toml::string(DEFAULTS))
+}
+
+/// The defaults, then `file`, then the environment: later ones win.
+pub(super) fn layered(file: Option<&Path>) -> Figment {
+    let mut figment = defaults();
+    if let Some(file) = file {
+        figment = figment.merge(Toml::file_exact(file));
+    }
+    for (name, key) in CONVENTIONAL {
+        figment = with_variable(figment, name, key, &Env::var(name).unwrap_or_default());
+    }
+    for (key, value) in Env::prefixed(PREFIX).split(SEPARATOR).iter() {
+        let name = format!("{PREFIX}{}", key.as_str().to_uppercase().replace('.', SEPARATOR));
+        figment = with_variable(figment, &name, key.as_str(), &value);
+    }
+    figment
+}
+
+/// The same with settings of the command line on top.
+pub(super) fn with_settings(figment: Figment, settings: &[(&'static str, &str)]) -> Figment {
+    settings.iter().fold(figment, |figment, (key, value)| {
+        let nested = figment::util::nest(key, Value::from(*value));
+        figment.merge(Serialized::defaults(nested))
+    })
+}
+
+/// An empty variable is taken as unset: that is how compose files and CI leave one out.
+fn with_variable(figment: Figment, name: &str, key: &str, value: &str) -> Figment {
+    let value = value.trim();
+    if value.is_empty() {
+        return figment;
+    }
+    figment.merge(Variable { name: name.into(), key: key.into(), value: value.into() })
+}
+
+/// One environment variable. Its value stays text: figment's own provider would read a key of
+/// digits as a number and a comma or bracket as a list.
+struct Variable {
+    name: String,
+    key: String,
+    value: String,
+}
+
+impl Provider for Variable {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(format!("environment variable {}", self.name))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let nested = figment::util::nest(&self.key, Value::from(self.value.as_str()));
+        Ok(Profile::Default.collect(nested.into_dict().unwrap_or_default()))
+    }
+}
+
+/// Reads the settings; text becomes a number where a number is asked for.
+pub(super) fn extract<T: DeserializeOwned>(figment: &Figment) -> Result<T, ConfigError> {
+    figment.extract_lossy().map_err(|errors| {
+        let each = errors.into_iter().map(|error| words(figment, &error));
+        ConfigError::Invalid(each.collect::<Vec<_>>().join("; "))
+    })
+}
+
+/// One complaint: the key, what is wrong, and where the value came from; never the value itself,
+/// which may be a secret in the wrong place.
+fn words(figment: &Figment, error: &figment::Error) -> String {
+    let mut path = error.path.clone();
+    if let Kind::UnknownField(field, _) = &error.kind
+        && path.last() != Some(field)
+    {
+        path.push(field.clone());
+    }
+    let key = path.join(".");
+    let found = figment.find_metadata(&key).or(error.metadata.as_ref());
+    let source = found.map(|metadata| match &metadata.source {
+        Some(source) => format!("{} {source}", metadata.name),
+        None => metadata.name.to_string(),
+    });
+    let mut words = describe(&error.kind);
+    if !key.is_empty() {
+        words = format!("{key}: {words}");
+    }
+    match source {
+        Some(source) => format!("{words} (in {source})"),
+        None => words,
+    }
+}
+
+fn describe(kind: &Kind) -> String {
+    match kind {
+        Kind::Message(text) => one_line(text),
+        Kind::InvalidType(actual, expected) => {
+            format!("must be {}, not {}", plain(expected), sort_of(actual))
+        }
+        Kind::InvalidValue(Actual::Signed(number), expected) => {
+            format!("must be {}, not {number}", plain(expected))
+        }
+        Kind::InvalidValue(Actual::Unsigned(number), expected) => {
+            format!("must be {}, not {number}", plain(expected))
+        }
+        Kind::InvalidValue(_, expected) => format!("must be {}", plain(expected)),
+        Kind::UnknownField(_, known) => format!("no such setting; there are {}", known.join(", ")),
+        Kind::UnknownVariant(_, known) => format!("must be one of {}", known.join(", ")),
+        other => one_line(&other.to_string()),
+    }
+}
+
+/// What serde expected, for people.
+fn plain(expected: &str) -> &str {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a string" | "a borrowed string" => "text",
+        _ if expected.starts_with("struct ") => "a section",
+        _ => expected,
+    }
+}
+
+fn sort_of(actual: &Actual) -> &'static str {
+    match actual {
+        Actual::Bool(_) => "true or false",
+        Actual::Unsigned(_) | Actual::Signed(_) => "a whole number",
+        Actual::Float(_) => "a fraction",
+        Actual::Char(_) | Actual::Str(_) => "text",
+        Actual::Seq => "a list",
+        Actual::Map => "a section",
+        _ => "this",
+    }
+}
+
+/// Leaves out the lines of the file that the TOML parser quotes: they may hold secrets.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said = lines.filter(|line| {
+        let margin = line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+        !margin.starts_with('|')
+    });
+    said.collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,197 @@
+//! The three writes of a job's life, each grouped with its neighbours.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Claim, SharedStore, Submitted,
+    group::{GroupCommit, GroupError},
+};
+use crate::{
+    clock::Clock,
+    id::JobId,
+    instance::CurrentInstance,
+    job::{NewJob, Outcome},
+};
+
+/// Submit, claim and finish of one process; clones share the groups.
+#[derive(Debug, Clone)]
+pub struct JobPath {
+    submit: GroupCommit<NewJob, Submitted>,
+    claim: GroupCommit<JobId, Option<Claim>>,
+    finish: GroupCommit<(Claim, Outcome), bool>,
+}
+
+impl JobPath {
+    /// Starts the three groups. `max_group` bounds each transaction, in jobs.
+    pub fn start(
+        store: SharedStore,
+        clock: Arc<dyn Clock>,
+        instance: CurrentInstance,
+        max_group: usize,
+    ) -> Self {
+        let submit = {
+            let (store, instance) = (Arc::clone(&store), instance.clone());
+            GroupCommit::start("submit", max_group, move |jobs: Vec<NewJob>| {
+                let (store, instance) = (Arc::clone(&store), instance.clone());
+                async move { store.submit(&jobs, instance.id()).await }
+            })
+        };
+        let claim = {
+            let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
+            GroupCommit::start("claim", max_group, move |ids: Vec<JobId>| {
+                let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
+                let instance = instance.clone();
+                async move {
+                    let claims = store.claim(&ids, instance.id(), clock.now()).await?;
+                    let mut by_id: HashMap<_, _> =
+                        claims.into_iter().map(|claim| (claim.job.id, claim)).collect();
+                    // Of two callers for one job the first has it.
+                    Ok(ids.iter().map(|id| by_id.remove(id)).collect())
+                }
+            })
+        };
+        let finish = GroupCommit::start("finish", max_group, move |ends: Vec<(Claim, Outcome)>| {
+            let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
+            async move { store.finish(&ends, clock.now()).await }
+        });
+        Self { submit, claim, finish }
+    }
+
+    /// Stores a job; this process answers for its publication.
+    pub async fn submit(&self, job: NewJob) -> Result<Submitted, GroupError> {
+        self.submit.add(job).await
+    }
+
+    /// Claims a job for this process. `None`: it is gone, final, not due or held by someone else,
+    /// or this process counts as lost.
+    pub async fn claim(&self, id: JobId) -> Result<Option<Claim>, GroupError> {
+        self.claim.add(id).await
+    }
+
+    /// Ends an attempt. `false`: the claim no longer held, nothing was written.
+    pub async fn finish(&self, claim: Claim, outcome: Outcome) -> Result<bool, GroupError> {
+        self.finish.add((claim, outcome)).await
+    }
+
+    /// Finishes what was asked for and takes no more.
+    pub async fn close(&self) {
+        // In the order of a job's life, so that what one lets through the next still takes.
+        self.submit.close().await;
+        self.claim.close().await;
+        self.finish.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta, Utc};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        config::DatabaseConfig,
+        id::InstanceId,
+        job::{JobStatus, Json},
+        store::{NewInstance, conformance::plain_job, sqlite::SqliteStore},
+        usage::Usage,
+    };
+
+    struct Process {
+        path: JobPath,
+        store: SharedStore,
+        instance: CurrentInstance,
+        clock: Arc<ManualClock>,
+        _folder: TempDir,
+    }
+
+    fn start() -> DateTime<Utc> {
+        // After the moment that plain jobs are made at.
+        DateTime::from_timestamp(1_900_000_000, 0).unwrap()
+    }
+
+    async fn process() -> Process {
+        let folder = TempDir::new().unwrap();
+        let config = DatabaseConfig {
+            url: format!("sqlite://{}/inferq.db", folder.path().display()).into(),
+            max_connections: 4,
+            acquire_timeout_ms: 5000,
+            max_group: 256,
+        };
+        let store: SharedStore = Arc::new(SqliteStore::open(&config).unwrap());
+        store.migrate().await.unwrap();
+        let instance = CurrentInstance::new(register(&store).await);
+        let clock = Arc::new(ManualClock::at(start()));
+        let path = JobPath::start(Arc::clone(&store), clock.clone(), instance.clone(), 100);
+        Process { path, store, instance, clock, _folder: folder }
+    }
+
+    async fn register(store: &SharedStore) -> InstanceId {
+        let id = InstanceId::new(start());
+        store.register(&NewInstance { id, role: "dev", host: "host-1".into() }).await.unwrap();
+        id
+    }
+
+    fn succeeded() -> Outcome {
+        Outcome::Succeeded {
+            response: Json::parse("1").unwrap(),
+            usage: Usage::default(),
+            vendor_request_id: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn many_jobs_walk_the_path_at_once() {
+        let process = process().await;
+        let walk = async || {
+            let new = plain_job();
+            let (id, account) = (new.job.id, new.job.account.clone());
+            assert_eq!(process.path.submit(new).await.unwrap(), Submitted::Added);
+            let claim = process.path.claim(id).await.unwrap().unwrap();
+            assert_eq!(claim.job.id, id);
+            assert_eq!(claim.job.started_at, Some(start()));
+            assert!(process.path.finish(claim.clone(), succeeded()).await.unwrap());
+            assert!(!process.path.finish(claim, succeeded()).await.unwrap());
+            let (job, _) = process.store.find_job(id, &account).await.unwrap().unwrap();
+            assert_eq!(job.status, JobStatus::Succeeded);
+        };
+        futures::future::join_all((0..300).map(|_| walk())).await;
+    }
+
+    #[tokio::test]
+    async fn of_two_callers_for_one_job_one_has_it() {
+        let process = process().await;
+        let new = plain_job();
+        let id = new.job.id;
+        process.path.submit(new).await.unwrap();
+        let (one, two) = futures::join!(process.path.claim(id), process.path.claim(id));
+        assert!(one.unwrap().is_some() != two.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_registered_anew_claims_under_its_new_id() {
+        let process = process().await;
+        let new = plain_job();
+        let id = new.job.id;
+        process.path.submit(new).await.unwrap();
+        process.store.retire(process.instance.id()).await.unwrap();
+        assert!(process.path.claim(id).await.unwrap().is_none());
+        let anew = register(&process.store).await;
+        process.instance.replace(anew);
+        process.clock.advance(TimeDelta::seconds(1));
+        let claim = process.path.claim(id).await.unwrap().unwrap();
+        assert_eq!(claim.instance, anew);
+        assert_eq!(claim.job.started_at, Some(start() + TimeDelta::seconds(1)));
+    }
+
+    #[tokio::test]
+    async fn a_closed_path_takes_nothing_and_a_closed_store_is_an_error() {
+        let process = process().await;
+        process.store.close().await;
+        let refused = process.path.submit(plain_job()).await;
+        assert!(matches!(refused, Err(GroupError::Store(_))), "{refused:?}");
+        process.path.close().await;
+        let refused = process.path.submit(plain_job()).await;
+        assert!(matches!(refused, Err(GroupError::Closed)), "{refused:?}");
+    }
+}

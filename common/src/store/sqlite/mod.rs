@@ -1,0 +1,191 @@
+//! The store in one SQLite file: for `inferq dev`, where one process owns it, and for the command
+//! line beside it.
+//!
+//! WAL with `synchronous=FULL`: a commit is on the disk before it is answered. All writes go
+//! through one connection, each in `BEGIN IMMEDIATE`, so that a write never finds its reads stale;
+//! another process waits its turn. Moves over many jobs bind one JSON array and are a handful of
+//! statements whatever its length.
+
+mod accounts;
+mod deliveries;
+mod ending;
+mod error;
+mod instances;
+mod jobs;
+mod models;
+mod run;
+mod submit;
+mod sweep;
+mod values;
+
+use std::{str::FromStr as _, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use secrecy::ExposeSecret as _;
+use sqlx::{
+    SqlitePool, Transaction,
+    migrate::{MigrateError, Migrator},
+    sqlite::{
+        Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+    },
+};
+
+use self::error::in_table;
+use super::{Store, StoreError};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::DatabaseConfig,
+};
+
+/// Newer migrations may be there already: a release runs on the schema of the next one.
+const MIGRATIONS: Migrator =
+    Migrator { ignore_missing: true, ..sqlx::migrate!("../migrations/sqlite") };
+
+/// Reads are short and two cores are few; more readers would only wait for each other.
+const READERS: u32 = 4;
+
+/// Rows that may wait between SQLite's thread and ours: a whole group, so that neither waits.
+const ROW_BUFFER: usize = 512;
+
+/// The store in one SQLite file.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    /// One connection.
+    writer: SqlitePool,
+    /// A few, that cannot write.
+    readers: SqlitePool,
+    /// The store's clock; all processes that share the file share the machine.
+    clock: Arc<dyn Clock>,
+}
+
+impl SqliteStore {
+    /// Opens the file, which is made if it is not there, with its folder. Call within a runtime.
+    ///
+    /// # Errors
+    /// `Unavailable` when the folder cannot be made, `Other` when the URL names no file. A file
+    /// that cannot be opened shows at the first statement.
+    pub fn open(config: &DatabaseConfig) -> Result<Self, StoreError> {
+        Self::open_with_clock(config, Arc::new(SystemClock))
+    }
+
+    /// As [`Self::open`], with heartbeats judged by `clock`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_clock(
+        config: &DatabaseConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let url = config.url.expose_secret();
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            // Every connection would have a database of its own.
+            return Err(StoreError::Other("a SQLite store needs a file".into()));
+        }
+        let options = SqliteConnectOptions::from_str(url).map_err(in_table("sqlite_master"))?;
+        let file = options.get_filename();
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| StoreError::Unavailable(error.into()))?;
+        }
+        let wait = Duration::from_millis(config.acquire_timeout_ms);
+        let options = options
+            .create_if_missing(true)
+            // While another process writes.
+            .busy_timeout(wait)
+            .row_buffer_size(ROW_BUFFER)
+            .pragma("temp_store", "memory");
+        let writer = options
+            .clone()
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            // A checkpoint stalls the writer, so it is rare; the log then keeps to 64 MiB.
+            .pragma("wal_autocheckpoint", "4000")
+            .pragma("journal_size_limit", "67108864")
+            .pragma("cache_size", "-16384");
+        let readers = options.pragma("query_only", "on");
+        Ok(Self {
+            writer: pool(1, wait).connect_lazy_with(writer),
+            readers: pool(READERS, wait).connect_lazy_with(readers),
+            clock,
+        })
+    }
+
+    /// Begins a transaction that may write, and with it the right to.
+    ///
+    /// Dropping it rolls it back.
+    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        // IMMEDIATE: a deferred one that read before it writes fails at once when another process
+        // has written in between, and no busy timeout helps.
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(in_table("sqlite_master"))
+    }
+}
+
+fn pool(connections: u32, wait: Duration) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(wait)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // A file does not hang up.
+        .test_before_acquire(false)
+}
+
+async fn commit(tx: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+    tx.commit().await.map_err(in_table("sqlite_master"))
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT count(*) FROM sqlite_master")
+            .execute(&self.readers)
+            .await
+            .map_err(in_table("sqlite_master"))?;
+        Ok(())
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        // One transaction around all: a second process waits for it and then finds nothing to do.
+        // `run_direct`, because `run` does not compile within an async trait: the compiler finds
+        // its `Acquire` not general enough.
+        let mut tx = self.write().await?;
+        MIGRATIONS.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                in_table("_sqlx_migrations")(error)
+            }
+            other => StoreError::NotMigrated(other.into()),
+        })?;
+        commit(tx).await
+    }
+
+    async fn check_migrated(&self) -> Result<(), StoreError> {
+        let applied: Vec<(i64, Vec<u8>)> =
+            sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
+                .fetch_all(&self.readers)
+                .await
+                .map_err(in_table("_sqlx_migrations"))?;
+        for migration in MIGRATIONS.iter() {
+            let known = applied.iter().any(|(version, checksum)| {
+                *version == migration.version && *checksum == *migration.checksum
+            });
+            if !known {
+                let missing = MigrateError::VersionNotPresent(migration.version);
+                return Err(StoreError::NotMigrated(missing.into()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Claims: how they are made, held and ended.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, SqliteConnection};
+use uuid::Uuid;
+
+use super::{
+    SqliteStore, commit,
+    ending::{AttemptEnd, JobEnd, insert_attempts, insert_results},
+    error::in_table,
+    jobs::job_columns,
+    values::{Hex, array, ids, micros},
+};
+use crate::{
+    id::{InstanceId, JobId},
+    job::Outcome,
+    store::{
+        Claim, StoreError,
+        rows::{Ending, JobRow, Reader, ready_at},
+    },
+};
+
+#[derive(FromRow)]
+struct ClaimRow {
+    #[sqlx(flatten)]
+    job: JobRow<i64>,
+    args: String,
+}
+
+impl ClaimRow {
+    fn into_claim(self, instance: InstanceId) -> Result<Claim, StoreError> {
+        let args = Reader("job_inputs").json("args", self.args)?;
+        Ok(Claim { job: self.job.try_into()?, args, instance })
+    }
+}
+
+pub(super) const CLAIM: &str = concat!(
+    "UPDATE jobs
+     SET status = 'running', instance_id = ?2, attempt = attempt + 1, run_at = NULL,
+         started_at = coalesce(started_at, ?3), attempt_started_at = ?3
+     WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))
+         AND status = 'queued'
+         AND (run_at IS NULL OR run_at <= ?3)
+         AND (expires_at IS NULL OR expires_at > ?3 OR started_at IS NOT NULL)
+         AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?2 AND lost_at IS NULL)
+     RETURNING ",
+    job_columns!(),
+    ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args"
+);
+
+pub(super) async fn claim(
+    store: &SqliteStore,
+    jobs: &[JobId],
+    instance: InstanceId,
+    now: DateTime<Utc>,
+) -> Result<Vec<Claim>, StoreError> {
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut tx = store.write().await?;
+    let rows: Vec<ClaimRow> = sqlx::query_as(CLAIM)
+        .bind(ids(jobs.iter().map(|id| id.as_uuid())))
+        .bind(instance.as_uuid())
+        .bind(micros(now))
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(in_table("jobs"))?;
+    // Read before the commit: what cannot be read must not count as claimed.
+    let claims = rows.into_iter().map(|row| row.into_claim(instance)).collect::<Result<_, _>>()?;
+    commit(tx).await?;
+    Ok(claims)
+}
+
+pub(super) async fn finish(
+    store: &SqliteStore,
+    outcomes: &[(Claim, Outcome)],
+    now: DateTime<Utc>,
+) -> Result<Vec<bool>, StoreError> {
+    if outcomes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let endings: Vec<(&Claim, Ending)> =
+        outcomes.iter().map(|(claim, outcome)| (claim, Ending::of(outcome))).collect();
+    let mut held = vec![false; endings.len()];
+    let mut tx = store.write().await?;
+    // One statement can end a job once. Where a job stands twice in the batch, its second claim
+    // is looked at after the first has been dealt with.
+    let mut round: Vec<usize> = (0..endings.len()).collect();
+    while !round.is_empty() {
+        let mut jobs = HashSet::with_capacity(round.len());
+        let (now_ending, later) =
+            round.into_iter().partition(|&index| jobs.insert(endings[index].0.job.id));
+        end(&mut tx, &endings, now_ending, &mut held, now).await?;
+        round = later;
+    }
+    commit(tx).await?;
+    Ok(held)
+}
+
+/// Ends those of `endings` that `round` names, each of another job, and notes which were held.
+async fn end(
+    tx: &mut SqliteConnection,
+    endings: &[(&Claim, Ending)],
+    round: Vec<usize>,
+    held: &mut [bool],
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let ended = update_held(tx, round.iter().map(|&index| &endings[index]), now).await?;
+    let mut attempts = Vec::with_capacity(round.len());
+    let mut results = Vec::with_capacity(round.len());
+    for index in round {
+        let (claim, ending) = &endings[index];
+        if !ended.contains(&claim.job.id.as_uuid()) {
+            continue;
+        }
+        held[index] = true;
+        attempts.push(AttemptEnd {
+            job: &claim.job,
+            instance: claim.instance,
+            outcome: ending.outcome,
+            error: ending.error.as_ref(),
+            usage: &ending.usage,
+            vendor_request_id: ending.vendor_request_id.as_deref(),
+        });
+        if ending.status.is_final() {
+            results.push(JobEnd {
+                job: &claim.job,
+                status: ending.status,
+                response: ending.response.as_ref(),
+                error: ending.error.as_ref(),
+                usage: &ending.usage,
+            });
+        }
+    }
+    insert_attempts(tx, &attempts, now).await?;
+    insert_results(tx, &results, now).await
+}
+
+/// Moves the jobs whose claim still holds and answers which.
+async fn update_held<'a>(
+    tx: &mut SqliteConnection,
+    endings: impl Iterator<Item = &'a (&'a Claim, Ending)>,
+    now: DateTime<Utc>,
+) -> Result<HashSet<Uuid>, StoreError> {
+    let values = endings.map(|(claim, ending)| {
+        (
+            Hex(claim.job.id.as_uuid()),
+            claim.job.attempt,
+            Hex(claim.instance.as_uuid()),
+            ending.status.as_str(),
+            ending.status.is_final(),
+            ending.lost,
+            ending.run_at.map(micros),
+            micros(ready_at(ending.run_at, now)),
+        )
+    });
+    let ended: Vec<Uuid> = sqlx::query_scalar(END)
+        .bind(array(values))
+        .bind(micros(now))
+        .fetch_all(tx)
+        .await
+        .map_err(in_table("jobs"))?;
+    Ok(ended.into_iter().collect())
+}
+
+pub(super) async fn revoked(
+    store: &SqliteStore,
+    instance: InstanceId,
+    held: &[(JobId, u32)],
+) -> Result<Vec<JobId>, StoreError> {
+    if held.is_empty() {
+        return Ok(Vec::new());
+    }
+    let values = held.iter().map(|(id, attempt)| (Hex(id.as_uuid()), attempt));
+    let gone: Vec<Uuid> = sqlx::query_scalar(REVOKED)
+        .bind(array(values))
+        .bind(instance.as_uuid())
+        .fetch_all(&store.readers)
+        .await
+        .map_err(in_table("jobs"))?;
+    Ok(gone.into_iter().map(JobId::from_uuid).collect())
+}
+
+pub(super) const END: &str = "UPDATE jobs
+         SET status = e.status,
+             finished_at = iif(e.final, ?2, NULL),
+             instance_id = iif(e.final, NULL, jobs.instance_id),
+             lost_attempts = jobs.lost_attempts + e.lost,
+             run_at = e.run_at,
+             ready_at = iif(e.final, jobs.ready_at, e.ready_at)
+         FROM (
+             SELECT unhex(value ->> 0) AS job_id, value ->> 1 AS attempt,
+                 unhex(value ->> 2) AS instance_id, value ->> 3 AS status, value ->> 4 AS final,
+                 value ->> 5 AS lost, value ->> 6 AS run_at, value ->> 7 AS ready_at
+             FROM json_each(?1)
+         ) AS e
+         WHERE jobs.job_id = e.job_id AND jobs.status = 'running'
+             AND jobs.attempt = e.attempt AND jobs.instance_id = e.instance_id
+             AND EXISTS (
+                 SELECT 1 FROM instances AS i
+                 WHERE i.instance_id = e.instance_id AND i.lost_at IS NULL
+             )
+         RETURNING job_id";
+
+pub(super) const REVOKED: &str = "SELECT e.job_id
+         FROM (
+             SELECT unhex(value ->> 0) AS job_id, value ->> 1 AS attempt FROM json_each(?1)
+         ) AS e
+         LEFT JOIN jobs AS j ON j.job_id = e.job_id
+             AND j.status = 'running' AND j.instance_id = ?2 AND j.attempt = e.attempt
+             AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?2 AND lost_at IS NULL)
+         WHERE j.job_id IS NULL";

@@ -1,0 +1,119 @@
+//! `inferq dev`: the whole platform in one process.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use inferq_common::config::Config;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    exit::{Failure, code},
+    output,
+    platform::{self, Platform, Roles},
+};
+
+/// Where `dev` leaves its first key, inside the data folder; readable by its owner alone.
+pub const KEY_FILE: &str = "api-key";
+
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where jobs, results and the first API key are kept
+    #[arg(long, value_name = "DIR", default_value = ".inferq")]
+    data_dir: PathBuf,
+}
+
+pub async fn run(args: DevArgs, file: Option<&Path>) -> Result<(), Failure> {
+    make_data_dir(&args.data_dir)?;
+    let mut config = embedded_config(file, &args.data_dir)?;
+    if let Some(listen) = args.listen {
+        config.api.listen = listen;
+    }
+    // Receivers under development run on the same machine.
+    config.callbacks.allow_networks.extend(platform::loopback());
+    let _lock = lock(&args.data_dir)?;
+
+    let platform = Platform::start(config, Roles::DEV).await?;
+    let key = first_key(&platform, &args.data_dir).await?;
+    greet(&platform, &args.data_dir, &key)?;
+    platform.run().await
+}
+
+/// The configuration of `dev`: always its own SQLite file and the in-process broker, whatever
+/// `DATABASE_URL` says; that may be another project's.
+pub fn embedded_config(file: Option<&Path>, data_dir: &Path) -> Result<Config, Failure> {
+    let database = format!("sqlite://{}", data_dir.join("inferq.db").display());
+    Ok(Config::load_with(file, &[("database.url", &database), ("broker.url", "memory:")])?)
+}
+
+fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(|error| {
+        Failure::new(
+            code::SYSTEM,
+            format!(
+                "cannot make the data folder {}: {error}; choose another with --data-dir",
+                data_dir.display()
+            ),
+        )
+    })
+}
+
+/// One `dev` a data folder: the file is locked for as long as the process lives.
+fn lock(data_dir: &Path) -> Result<File, Failure> {
+    let path = data_dir.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::new(
+            code::UNAVAILABLE,
+            format!(
+                "another `inferq dev` uses {}: stop it, or choose another folder with --data-dir",
+                data_dir.display()
+            ),
+        )),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// The key in the data folder; makes it at the first start.
+async fn first_key(platform: &Platform, data_dir: &Path) -> Result<SecretString, Failure> {
+    let path = data_dir.join(KEY_FILE);
+    let key = match fs::read_to_string(&path) {
+        Ok(text) => SecretString::from(text.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = inferq_common::account::generate_key(&mut rand::rng());
+            let mut file = File::options().create_new(true).write(true).mode(0o600).open(&path)?;
+            writeln!(file, "{}", key.expose_secret())?;
+            key
+        }
+        Err(error) => return Err(error.into()),
+    };
+    platform.ensure_key(&key, "dev").await?;
+    Ok(key)
+}
+
+fn greet(platform: &Platform, data_dir: &Path, key: &SecretString) -> Result<(), Failure> {
+    let url = format!("http://{}", platform.address());
+    let key = key.expose_secret();
+    output::line(format_args!(
+        "inferq is ready at {url}\n\
+         \n\
+         API key:     {key}\n\
+         Data folder: {}\n\
+         Callbacks may reach this machine (loopback); `inferq api` and `worker` do not allow that by themselves.\n\
+         \n\
+         Try it:\n\
+         \n\
+         curl -s {url}/v5/inference -H 'x-api-key: {key}' -H 'content-type: application/json' \\\n  \
+         -d '{{\"model\":\"model_zoo/echo\",\"args\":{{\"hello\":\"world\"}}}}'\n",
+        data_dir.display()
+    ))
+}

@@ -1,0 +1,9 @@
+//! The subcommands, one file each.
+
+pub mod api;
+pub mod dev;
+pub mod job;
+pub mod key;
+pub mod migrate;
+pub mod model;
+pub mod worker;

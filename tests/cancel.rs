@@ -1,0 +1,90 @@
+//! A cancelled job stops at once, wherever it is.
+
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use harness::{Mode, Platform, chat, echo, eventually};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+stories!(
+    a_running_job_is_cancelled_and_the_vendor_s_socket_closed,
+    a_waiting_job_is_cancelled_before_it_runs,
+    an_ended_job_cannot_be_cancelled,
+    a_caller_learns_that_its_job_was_cancelled,
+);
+
+async fn cancel(platform: &Platform, id: &str) -> (StatusCode, Value) {
+    let request = platform.request(Method::POST, &format!("/v5/jobs/{id}/cancel"));
+    let response = request.send().await.unwrap();
+    (response.status(), response.json().await.unwrap())
+}
+
+async fn a_running_job_is_cancelled_and_the_vendor_s_socket_closed(mode: Mode) {
+    let platform = Platform::start(mode).await;
+    let id = platform.submit(&chat("slow", &json!({"delay_ms": 60_000}))).await;
+    eventually("the vendor to be called", async || platform.vendor.calls("slow").first().cloned())
+        .await;
+    let asked = Instant::now();
+    let (status, job) = cancel(&platform, &id).await;
+    assert_eq!((status, &job["status"]), (StatusCode::OK, &json!("cancelled")));
+    let closed =
+        eventually("the socket to be closed", async || platform.vendor.calls("slow")[0].abandoned)
+            .await;
+    let took = closed - asked;
+    assert!(took < Duration::from_millis(250), "closing the socket took {took:?}");
+    let attempts = platform.attempts(&id).await;
+    assert_eq!(attempts.len(), 1);
+    assert_eq!(attempts[0]["outcome"], "cancelled");
+    assert_eq!(platform.job(&id).await["status"], "cancelled");
+}
+
+async fn a_waiting_job_is_cancelled_before_it_runs(mode: Mode) {
+    let platform = Platform::start(mode).await;
+    let mut body = chat("later", &json!({}));
+    body["run_at"] = "2999-01-01T00:00:00Z".into();
+    let request = platform.request(Method::POST, "/v5/inference").header("prefer", "respond-async");
+    let refused = request.json(&body).send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY, "run_at is too far ahead");
+
+    let soon = (chrono::DateTime::UNIX_EPOCH
+        + std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
+        + Duration::from_secs(3600))
+    .to_rfc3339();
+    body["run_at"] = soon.into();
+    let id = platform.submit(&body).await;
+    let (status, job) = cancel(&platform, &id).await;
+    assert_eq!((status, &job["status"]), (StatusCode::OK, &json!("cancelled")));
+    assert_eq!(platform.attempts(&id).await, Vec::<Value>::new());
+    assert!(platform.vendor.calls("later").is_empty());
+}
+
+async fn an_ended_job_cannot_be_cancelled(mode: Mode) {
+    let platform = Platform::start(mode).await;
+    let id = platform.submit(&echo(&json!({}))).await;
+    platform.reaches(&id, "succeeded").await;
+    let (status, body) = cancel(&platform, &id).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    assert_eq!(platform.job(&id).await["status"], "succeeded");
+    let (status, _) = cancel(&platform, "01890000-0000-7000-8000-000000000000").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+async fn a_caller_learns_that_its_job_was_cancelled(mode: Mode) {
+    let platform = Platform::start(mode).await;
+    let body = chat("watched", &json!({"delay_ms": 60_000}));
+    let caller = platform.infer(&body);
+    let canceller = async {
+        let page = eventually("the job to run", async || {
+            let page = platform.get("/v5/jobs?status=running").await;
+            (!page["items"].as_array().unwrap().is_empty()).then_some(page)
+        })
+        .await;
+        cancel(&platform, page["items"][0]["id"].as_str().unwrap()).await
+    };
+    let (response, (status, _)) = tokio::join!(caller, canceller);
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(response.status(), StatusCode::CONFLICT);
+    assert_eq!(response.headers()["x-should-retry"], "false");
+}

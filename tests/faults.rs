@@ -1,0 +1,195 @@
+//! Processes are killed at any moment: nothing accepted is lost, nothing ends twice.
+
+mod harness;
+
+use std::collections::BTreeMap;
+
+use harness::{Mode, Platform, chat, eventually, receiver::Receiver};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_killed_amid_a_hundred_jobs_finishes_each_once() {
+    let platform = Platform::start(Mode::Embedded).await;
+    let receiver = Receiver::start().await;
+    let mut jobs = BTreeMap::new();
+    for number in 0..100 {
+        let name = format!("job-{number}");
+        let mut body = chat(&name, &json!({"delay_ms": 40 * (number % 10)}));
+        body["callback_url"] = receiver.url(&format!("ok/{name}")).into();
+        jobs.insert(name, platform.submit(&body).await);
+        if number == 60 {
+            platform.fronts[0].kill();
+            platform.fronts[0].start_again();
+            platform.fronts[0].is_ready().await;
+        }
+    }
+    assert_all_ended_once(&platform, &jobs, Some(&receiver)).await;
+}
+
+#[cfg(feature = "servers")]
+mod distributed {
+    use std::time::{Duration, Instant};
+
+    use inferq_common::testing::{postgres, rabbitmq};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_killed_worker_s_job_is_rescued_within_four_seconds() {
+        let platform = Platform::start(Mode::Distributed).await;
+        let id = platform.submit(&chat("long", &json!({"delay_ms": 1500}))).await;
+        eventually("the job to run", async || platform.vendor.calls("long").first().cloned()).await;
+        // Which worker has it is not to be seen from outside: both go, one comes back.
+        platform.workers[0].kill();
+        platform.workers[1].kill();
+        let killed = Instant::now();
+        platform.workers[1].start_again();
+        let again = eventually("the job to run again", async || {
+            platform.vendor.calls("long").get(1).cloned()
+        })
+        .await;
+        let took = again.began - killed;
+        assert!(took < Duration::from_secs(4), "the rescue took {took:?}");
+        let job = platform.ends(&id).await;
+        assert_eq!((&job["status"], &job["attempt"]), (&json!("succeeded"), &json!(2)));
+        let attempts = platform.attempts(&id).await;
+        assert_eq!(attempts[0]["outcome"], "lost");
+        assert_eq!(attempts[1]["outcome"], "succeeded");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_worker_killed_under_load_loses_nothing() {
+        let platform = Platform::start(Mode::Distributed).await;
+        let jobs = submit_while(&platform, 200, async || {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            platform.workers[0].kill();
+        })
+        .await;
+        assert_all_ended_once(&platform, &jobs, None).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_api_killed_before_it_published_loses_nothing() {
+        let rabbitmq = rabbitmq::Server::start().await;
+        let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;
+        rabbitmq.stop().await;
+        let mut jobs = BTreeMap::new();
+        for number in 0..20 {
+            let name = format!("job-{number}");
+            jobs.insert(name.clone(), platform.submit(&chat(&name, &json!({}))).await);
+        }
+        platform.fronts[0].kill();
+        platform.fronts[1].kill();
+        rabbitmq.start_again().await;
+        platform.fronts[1].start_again();
+        platform.fronts[1].is_ready().await;
+        assert_all_ended_once(&platform, &jobs, None).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rabbitmq_restarted_under_load_loses_nothing() {
+        let rabbitmq = rabbitmq::Server::start().await;
+        let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;
+        let jobs = submit_while(&platform, 300, async || {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            rabbitmq.restart().await;
+        })
+        .await;
+        assert_eq!(jobs.len(), 300, "jobs are accepted while the broker is down");
+        assert_all_ended_once(&platform, &jobs, None).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn postgres_restarted_under_load_loses_nothing() {
+        let postgres = postgres::Server::start().await;
+        let platform = platform_on(&postgres.url(), &rabbitmq::virtual_host().await).await;
+        let jobs = submit_while(&platform, 300, async || {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            postgres.restart().await;
+        })
+        .await;
+        assert!(jobs.len() > 50, "only {} jobs were accepted", jobs.len());
+        assert_all_ended_once(&platform, &jobs, None).await;
+    }
+
+    async fn platform_on(database: &str, broker: &str) -> Platform {
+        let settings = BTreeMap::from([
+            ("INFERQ__DATABASE__URL".to_owned(), database.to_owned()),
+            ("INFERQ__BROKER__URL".to_owned(), broker.to_owned()),
+        ]);
+        Platform::start_on(Mode::Distributed, settings).await
+    }
+
+    /// Submits jobs one after the other while `trouble` happens; answers those that were accepted.
+    ///
+    /// A submit that got no 202 is not repeated, so each name stands for at most one accepted job.
+    async fn submit_while(
+        platform: &Platform,
+        n_jobs: usize,
+        trouble: impl AsyncFnOnce(),
+    ) -> BTreeMap<String, String> {
+        let submits = async {
+            let mut accepted = BTreeMap::new();
+            for number in 0..n_jobs {
+                let name = format!("job-{number}");
+                let answer = platform.try_submit(&chat(&name, &json!({"delay_ms": 20}))).await;
+                let Ok(answer) = answer else { continue };
+                match answer.status().as_u16() {
+                    202 => {
+                        let job: Value = answer.json().await.unwrap();
+                        accepted.insert(name, job["id"].as_str().unwrap().to_owned());
+                    }
+                    503 => {
+                        assert!(answer.headers().contains_key("retry-after"));
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    other => panic!("a submit got {other}: {}", answer.text().await.unwrap()),
+                }
+            }
+            accepted
+        };
+        tokio::join!(submits, trouble()).0
+    }
+}
+
+/// Counts accepted, ended, vendor calls per job and callbacks per job, and holds them together.
+async fn assert_all_ended_once(
+    platform: &Platform,
+    jobs: &BTreeMap<String, String>,
+    receiver: Option<&Receiver>,
+) {
+    let mut repeated = 0;
+    for (name, id) in jobs {
+        let job = platform.ends(id).await;
+        assert_eq!(job["status"], "succeeded", "{name}: {job}");
+        let content = &job["response"]["choices"][0]["message"]["content"];
+        assert_eq!(*content, json!(format!("hello {name}")), "the result is the job's own");
+        let attempts = platform.attempts(id).await;
+        let won = attempts.iter().filter(|attempt| attempt["outcome"] == "succeeded").count();
+        assert_eq!(won, 1, "{name}: one attempt gave the result: {attempts:?}");
+        let n_calls = platform.vendor.calls(name).len();
+        let n_attempts = attempts.len();
+        assert!((1..=n_attempts).contains(&n_calls), "{name}: {n_calls} calls, {attempts:?}");
+        repeated += n_attempts - 1;
+        if let Some(receiver) = receiver {
+            let path = format!("ok/{name}");
+            eventually(&path, async || receiver.posts(&path).first().cloned()).await;
+            let ids: std::collections::BTreeSet<_> = receiver
+                .posts(&path)
+                .iter()
+                .map(|post| post.headers["webhook-id"].clone())
+                .collect();
+            assert_eq!(ids.len(), 1, "{name}: one delivery, repeated at most");
+        }
+    }
+    platform.has_settled().await;
+    let n_known = platform.vendor.counts().len();
+    println!(
+        "accepted {}, ended {}, repeated attempts {repeated}, names seen by the vendor {n_known}",
+        jobs.len(),
+        jobs.len()
+    );
+    // What ran twice was in flight at a kill: never more than all workers hold at once.
+    assert!(repeated <= 2 * 128, "{repeated} attempts were repeated");
+}

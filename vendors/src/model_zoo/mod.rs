@@ -1,0 +1,188 @@
+//! The models that inferq brings along. So far one: `echo`.
+
+mod echo;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use inferq_common::{error::ErrorClass, usage::Usage};
+
+use self::echo::Echo;
+use crate::{Adapter, Call, Chunk, Chunks, Reply, error::VendorError};
+
+/// A streamed echo comes in this many parts at most.
+const N_PARTS: usize = 4;
+
+/// Runs the built-in models in this process.
+///
+/// `echo` answers with its `args`. Where `args` is an object, four members steer it, for
+/// demonstrations: `delay_ms` waits first (0 to 24 h), `fail_times` lets that many attempts fail,
+/// with `status` (400 to 599; default 503) and, if given, `retry_after` (seconds).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ModelZoo;
+
+#[async_trait]
+impl Adapter for ModelZoo {
+    async fn call(&self, call: &Call) -> Result<Reply, VendorError> {
+        find(&call.model)?;
+        let echo = Echo::of(&call.args)?;
+        tokio::time::sleep(echo.delay).await;
+        echo.failure(call.attempt)?;
+        let response = call.args.clone();
+        Ok(Reply { response, usage: Usage::default(), vendor_request_id: None })
+    }
+
+    async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {
+        let reply = self.call(call).await?;
+        let end = Chunk::End { usage: reply.usage, vendor_request_id: None };
+        let parts: Vec<_> = parts(reply.response.as_str()).map(Chunk::Data).collect();
+        Ok(stream::iter(parts.into_iter().chain([end]).map(Ok)).boxed())
+    }
+}
+
+fn find(model: &str) -> Result<(), VendorError> {
+    if model == "echo" {
+        return Ok(());
+    }
+    let name: String = model.chars().take(100).collect();
+    let message = format!("model_zoo has no model '{name}'; it has: echo");
+    Err(VendorError::new(ErrorClass::NotFound, message))
+}
+
+/// The text in pieces that together are the text; no character is split.
+fn parts(text: &str) -> impl Iterator<Item = Bytes> + '_ {
+    let length = text.len().div_ceil(N_PARTS).max(1);
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let cut = (length..rest.len()).find(|&at| rest.is_char_boundary(at)).unwrap_or(rest.len());
+        let (part, after) = rest.split_at(cut);
+        rest = after;
+        (!part.is_empty()).then(|| Bytes::copy_from_slice(part.as_bytes()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use inferq_common::{
+        clock::{Clock as _, SystemClock},
+        id::JobId,
+        job::Json,
+    };
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn call(model: &str, args: &str, attempt: u32) -> Call {
+        let args = Json::parse(args).unwrap();
+        Call {
+            job_id: JobId::new(SystemClock.now()),
+            attempt,
+            model: model.to_owned(),
+            args,
+            route: None,
+        }
+    }
+
+    async fn echo(args: &str, attempt: u32) -> Result<Reply, VendorError> {
+        ModelZoo.call(&call("echo", args, attempt)).await
+    }
+
+    #[tokio::test]
+    async fn echo_answers_with_its_args_as_they_are_spelt() {
+        for args in [r#"{ "b":1.50, "b":12345678901234567890123 }"#, "[1]", "\"hi\"", "null", "{}"]
+        {
+            let reply = echo(args, 1).await.unwrap();
+            assert_eq!(reply.response.as_str(), args);
+            assert!(reply.usage.is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn echo_waits_as_long_as_it_is_told() {
+        for (args, millis) in
+            [(r#"{"delay_ms":1500}"#, 1500), (r#"{"delay_ms":86400000}"#, 86_400_000)]
+        {
+            let start = Instant::now();
+            echo(args, 1).await.unwrap();
+            let waited = start.elapsed();
+            let due = Duration::from_millis(millis);
+            assert!(waited >= due && waited <= due + Duration::from_millis(2), "{waited:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn echo_fails_as_often_as_it_is_told() {
+        let args = r#"{"fail_times":2}"#;
+        for attempt in [1, 2] {
+            let error = echo(args, attempt).await.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Overloaded);
+            assert_eq!((error.error.vendor_status, error.retry_after), (Some(503), None));
+        }
+        assert_eq!(echo(args, 3).await.unwrap().response.as_str(), args);
+    }
+
+    #[tokio::test]
+    async fn echo_fails_with_the_status_it_is_told() {
+        for (status, class) in [
+            (400, ErrorClass::InvalidRequest),
+            (401, ErrorClass::Auth),
+            (404, ErrorClass::NotFound),
+            (408, ErrorClass::Transient),
+            (429, ErrorClass::RateLimited),
+            (500, ErrorClass::Transient),
+            (599, ErrorClass::Transient),
+        ] {
+            let args = format!(r#"{{"fail_times":1,"status":{status},"retry_after":1.5}}"#);
+            let error = echo(&args, 1).await.unwrap_err();
+            assert_eq!(error.class(), class, "{status}");
+            let hint = class.is_transient().then_some(Duration::from_millis(1500));
+            assert_eq!(error.retry_after, hint, "{status}");
+            assert!(error.to_string().contains(&status.to_string()), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_echo_cannot_follow_is_an_invalid_request() {
+        for (args, word) in [
+            (r#"{"delay_ms":-1}"#, "delay_ms"),
+            (r#"{"delay_ms":86400001}"#, "delay_ms"),
+            (r#"{"delay_ms":"5"}"#, "delay_ms"),
+            (r#"{"delay_ms":1e999}"#, "delay_ms"),
+            (r#"{"fail_times":1.5}"#, "fail_times"),
+            (r#"{"fail_times":-1}"#, "fail_times"),
+            (r#"{"status":200}"#, "status"),
+            (r#"{"status":600}"#, "status"),
+            (r#"{"retry_after":true}"#, "retry_after"),
+        ] {
+            let error = echo(args, 1).await.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::InvalidRequest, "{args}");
+            assert!(error.to_string().starts_with(word), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_model_says_what_there_is() {
+        let error = ModelZoo.call(&call("llama", "{}", 1)).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::NotFound);
+        assert_eq!(error.to_string(), "model_zoo has no model 'llama'; it has: echo");
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_the_args_in_parts() {
+        for args in [r#"{"text":"é漢🦀é漢🦀é漢🦀"}"#, "1", "{}"] {
+            let stream = ModelZoo.stream(&call("echo", args, 1)).await.unwrap();
+            let mut chunks: Vec<Chunk> = stream.map(Result::unwrap).collect().await;
+            let end = Chunk::End { usage: Usage::default(), vendor_request_id: None };
+            assert_eq!(chunks.pop(), Some(end));
+            let mut text = Vec::new();
+            for chunk in &chunks {
+                let Chunk::Data(data) = chunk else { panic!("an end in the middle") };
+                text.extend_from_slice(std::str::from_utf8(data).unwrap().as_bytes());
+            }
+            assert_eq!(text, args.as_bytes());
+            assert!(chunks.len() <= N_PARTS);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What a failure means to the queue; pure.
+//!
+//! Source: <https://platform.openai.com/docs/guides/error-codes>. Where a vendor tells two failures
+//! apart in its text alone, this reads the text.
+
+use chrono::{DateTime, Utc};
+use http::HeaderMap;
+use inferq_common::error::{ErrorClass, JobError};
+use inferq_common::usage::Usage;
+use serde_json::Value;
+
+use super::wire::WireError;
+use crate::{
+    error::{VendorError, class_of_status, excerpt, shorten},
+    hint,
+};
+
+/// Money or a quota that comes back next month, whatever the status.
+const QUOTA: &[&str] = &[
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+];
+/// The second is llama.cpp's.
+const CONTEXT_LENGTH: &[&str] = &["context_length_exceeded", "exceed_context_size_error"];
+/// vLLM, SGLang and llama.cpp say it in these words only.
+const CONTEXT_LENGTH_TEXT: &[&str] =
+    &["maximum context length", "exceeds the available context size"];
+const BLOCKED: &[&str] = &["content_filter", "content_policy_violation", "moderation_blocked"];
+const OVERLOADED: &[&str] = &[
+    "server_is_overloaded",
+    "service_unavailable_error",
+    "service_unavailable",
+    "resource_unavailable",
+    "overloaded",
+    "overloaded_error",
+    "unavailable_error",
+];
+/// llama.cpp answers 500 with these to what it will never be able to do.
+const PERMANENT_500_TEXT: &[&str] = &["requires --jinja", "cannot use both", "not support"];
+
+/// What the body of a failure holds.
+pub(crate) struct Failure<'a> {
+    /// `None` for an error inside a 2xx answer or a stream.
+    pub status: Option<u16>,
+    pub headers: &'a HeaderMap,
+    pub body: &'a str,
+}
+
+impl Failure<'_> {
+    /// The error to keep of an answer that is not 2xx, or of a 2xx answer that holds an error.
+    pub(crate) fn into_error(self, now: DateTime<Utc>) -> VendorError {
+        let document: Option<Value> = serde_json::from_str(self.body).ok();
+        let wire = document.as_ref().and_then(WireError::of);
+        let text = wire.as_ref().and_then(|wire| wire.message.as_deref()).unwrap_or(self.body);
+        let message = match self.status {
+            Some(status) => answered(status, text),
+            None => format!("the vendor answered an error: {}", excerpt(text)),
+        };
+        let retry_after = hint::retry_after(self.headers, document.as_ref(), text, now);
+        let should_retry = self.headers.get("x-should-retry").map(http::HeaderValue::as_bytes);
+        let wire = wire.unwrap_or_default();
+        let class = class(self.status, &wire);
+        let (class, message) = match should_retry {
+            Some(b"false") if class.is_transient() => (
+                refused_for_good(class),
+                format!("{message} (the vendor says that another attempt would not help)"),
+            ),
+            Some(b"true") if !class.is_transient() && named(&wire).is_none() => {
+                (ErrorClass::Transient, message)
+            }
+            _ => (class, message),
+        };
+        VendorError {
+            error: JobError {
+                class,
+                message,
+                vendor_status: self.status,
+                vendor_code: wire.words().next().map(|word| shorten(word, 100)),
+                vendor_request_id: None,
+            },
+            retry_after: retry_after.filter(|_| class.is_transient()),
+            usage: Usage::default(),
+        }
+    }
+}
+
+fn answered(status: u16, text: &str) -> String {
+    let text = excerpt(text);
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
+    match (text.is_empty(), reason) {
+        (false, _) => format!("the vendor answered {status}: {text}"),
+        (true, Some(reason)) => format!("the vendor answered {status} ({reason})"),
+        (true, None) => format!("the vendor answered {status}"),
+    }
+}
+
+/// The error of an event inside a stream.
+pub(crate) fn in_stream(wire: &WireError, now: DateTime<Utc>) -> VendorError {
+    let class = class(None, wire);
+    let text = wire.message.as_deref().unwrap_or("no reason given");
+    let hint = hint::retry_after(&HeaderMap::new(), None, text, now);
+    let message = format!("the vendor broke the stream off: {}", excerpt(text));
+    let mut error = VendorError::new(class, message);
+    error.error.vendor_code = wire.words().next().map(|word| shorten(word, 100));
+    error.retry_after = hint.filter(|_| class.is_transient());
+    error
+}
+
+/// The class by what the body names, else by the status, else by the broad words.
+pub(crate) fn class(status: Option<u16>, wire: &WireError) -> ErrorClass {
+    if let Some(class) = named(wire) {
+        return class;
+    }
+    let message = wire.message.as_deref().unwrap_or_default();
+    match status.or(wire.status) {
+        Some(500) if wire.status.is_some() && contains(message, PERMANENT_500_TEXT) => {
+            ErrorClass::InvalidRequest
+        }
+        Some(503) => ErrorClass::Overloaded,
+        Some(429) if any(wire, OVERLOADED) => ErrorClass::Overloaded,
+        Some(status) => class_of_status(status),
+        None => by_words(wire),
+    }
+}
+
+/// What the body names so clearly that the status does not matter.
+fn named(wire: &WireError) -> Option<ErrorClass> {
+    let message = wire.message.as_deref().unwrap_or_default();
+    if any(wire, QUOTA) {
+        Some(ErrorClass::QuotaExhausted)
+    } else if wire.is("rate_limit_exceeded") && message.starts_with("Request too large for") {
+        // The request is larger than the limit itself: waiting does not help.
+        Some(if wire.is("tokens") { ErrorClass::ContextLength } else { ErrorClass::InvalidRequest })
+    } else if any(wire, CONTEXT_LENGTH) || contains(message, CONTEXT_LENGTH_TEXT) {
+        Some(ErrorClass::ContextLength)
+    } else if any(wire, BLOCKED) {
+        Some(ErrorClass::Blocked)
+    } else if wire.is("model_not_found") {
+        Some(ErrorClass::NotFound)
+    } else {
+        None
+    }
+}
+
+/// For an error without any status: inside a stream, or inside a 200.
+fn by_words(wire: &WireError) -> ErrorClass {
+    let is = |words: &[&str]| any(wire, words);
+    if is(OVERLOADED) {
+        ErrorClass::Overloaded
+    } else if is(&["rate_limit_exceeded", "rate_limit_error", "slow_down", "too_many_requests"]) {
+        ErrorClass::RateLimited
+    } else if is(&["invalid_api_key", "authentication_error", "permission_error"]) {
+        ErrorClass::Auth
+    } else if is(&["not_found_error", "NotFoundError", "not_found"]) {
+        ErrorClass::NotFound
+    } else if is(&["invalid_request_error", "BadRequestError", "not_supported_error", "validation"])
+        || wire.words().any(|word| word.starts_with("invalid_") || word.starts_with("unsupported_"))
+    {
+        ErrorClass::InvalidRequest
+    } else {
+        // `server_error` and whatever else broke on the vendor's side after it had begun.
+        ErrorClass::Transient
+    }
+}
+
+/// The class of a failure that would have been tried again, had the vendor not asked us not to.
+fn refused_for_good(class: ErrorClass) -> ErrorClass {
+    match class {
+        ErrorClass::RateLimited => ErrorClass::QuotaExhausted,
+        _ => ErrorClass::InvalidRequest,
+    }
+}
+
+fn any(wire: &WireError, words: &[&str]) -> bool {
+    words.iter().any(|word| wire.is(word))
+}
+
+fn contains(message: &str, texts: &[&str]) -> bool {
+    let message = message.to_ascii_lowercase();
+    texts.iter().any(|text| message.contains(text))
+}
+
+#[cfg(test)]
+mod tests;

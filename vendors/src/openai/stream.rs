@@ -1,0 +1,188 @@
+//! Reads the events of a streamed answer: what to pass on, when it is over, when it broke; pure.
+
+use std::mem;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use inferq_common::{error::ErrorClass, job::Route, members::each_member, usage::Usage};
+use serde_json::Value;
+
+use super::{classify, convert::read_usage, wire::WireError};
+use crate::{
+    error::{VendorError, shorten},
+    sse::Event,
+};
+
+/// Follows one stream.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    route: Route,
+    usage: Usage,
+    state: State,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// More must come.
+    Open,
+    /// Every word of the answer is there; only usage and the terminator are missing.
+    Answered,
+    /// The terminator has come.
+    Over,
+}
+
+impl Reader {
+    pub(crate) fn new(route: Route) -> Self {
+        Self { route, usage: Usage::default(), state: State::Open }
+    }
+
+    /// Takes an event and answers with what to pass on of it.
+    ///
+    /// # Errors
+    /// What an error event means; `Protocol` for what is no JSON object.
+    pub(crate) fn take(
+        &mut self,
+        event: Event,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Bytes>, VendorError> {
+        if event.trim_ascii() == b"[DONE]" {
+            self.state = State::Over;
+            return Ok(None);
+        }
+        if event.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        let read = match self.route {
+            Route::Responses => self.response_event(&event),
+            _ => self.chat_chunk(&event),
+        };
+        match read {
+            Ok(None) => Ok(Some(event)),
+            Ok(Some(wire)) => {
+                Err(VendorError { usage: self.usage, ..classify::in_stream(&wire, now) })
+            }
+            Err(NotAChunk) => Err(self.not_a_chunk(&event)),
+        }
+    }
+
+    /// Whether nothing more is to come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    /// What the answer consumed, as far as the vendor has told.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// The connection ended, or broke.
+    ///
+    /// # Errors
+    /// `Transient` where the answer was not complete by then.
+    pub(crate) fn end(&mut self) -> Result<(), VendorError> {
+        if mem::replace(&mut self.state, State::Over) == State::Open {
+            return Err(self.cut());
+        }
+        Ok(())
+    }
+
+    fn cut(&self) -> VendorError {
+        let message = "the vendor's stream ended before the answer was complete";
+        VendorError { usage: self.usage, ..VendorError::new(ErrorClass::Transient, message) }
+    }
+
+    fn not_a_chunk(&self, event: &[u8]) -> VendorError {
+        let text = shorten(&String::from_utf8_lossy(event), 200);
+        let message = format!("an event of the vendor's stream is not a JSON object: {text}");
+        VendorError { usage: self.usage, ..VendorError::new(ErrorClass::Protocol, message) }
+    }
+
+    /// A chunk of a chat completion or a completion.
+    fn chat_chunk(&mut self, event: &[u8]) -> Result<Option<WireError>, NotAChunk> {
+        let text = std::str::from_utf8(event).map_err(|_| NotAChunk)?;
+        let (mut finished, mut error) = (false, false);
+        each_member(text, |member| match member.key.as_ref() {
+            _ if member.is_null() => {}
+            "usage" => self.usage = read_usage(self.route, Some(member.value)),
+            "error" => error = true,
+            "object" => error |= member.value == r#""error""#,
+            "choices" => finished |= has_finish_reason(member.value),
+            _ => {}
+        })
+        .map_err(|_| NotAChunk)?;
+        if error {
+            return Ok(Some(error_in(text)));
+        }
+        if finished {
+            self.state = State::Answered;
+        }
+        Ok(None)
+    }
+
+    /// An event of the Responses API; its `type` repeats the event's name.
+    fn response_event(&mut self, event: &[u8]) -> Result<Option<WireError>, NotAChunk> {
+        let text = std::str::from_utf8(event).map_err(|_| NotAChunk)?;
+        let (mut kind, mut response) = ("", None);
+        each_member(text, |member| match member.key.as_ref() {
+            "type" => kind = member.value,
+            "response" => response = Some(member.value),
+            _ => {}
+        })
+        .map_err(|_| NotAChunk)?;
+        match kind.trim_matches('"') {
+            "response.completed" | "response.incomplete" => {
+                self.usage = response_usage(response);
+                self.state = State::Over;
+                Ok(None)
+            }
+            "response.failed" => {
+                self.usage = response_usage(response);
+                Ok(Some(error_in(response.unwrap_or(text))))
+            }
+            "error" => Ok(Some(error_in(text))),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The event is no JSON object.
+struct NotAChunk;
+
+/// The error of an event: under `error`, or the event itself.
+fn error_in(text: &str) -> WireError {
+    let document: Value = serde_json::from_str(text).unwrap_or_default();
+    match document.get("error") {
+        Some(Value::Object(_)) | None => {
+            WireError::of_object(document.get("error").unwrap_or(&document))
+        }
+        Some(_) => WireError::of(&document).unwrap_or_default(),
+    }
+}
+
+fn response_usage(response: Option<&str>) -> Usage {
+    let mut usage = Usage::default();
+    let found = each_member(response.unwrap_or_default(), |member| {
+        if member.key == "usage" {
+            usage = read_usage(Route::Responses, Some(member.value));
+        }
+    });
+    found.map(|()| usage).unwrap_or_default()
+}
+
+/// Whether a choice says why it ended; self-hosted servers leave the reason empty at times.
+fn has_finish_reason(choices: &str) -> bool {
+    let choices: Vec<&serde_json::value::RawValue> =
+        serde_json::from_str(choices).unwrap_or_default();
+    choices.iter().any(|choice| {
+        let mut finished = false;
+        let read = each_member(choice.get(), |member| {
+            finished |= member.key == "finish_reason"
+                && member.value.len() > r#""""#.len()
+                && !member.is_null();
+        });
+        read.is_ok() && finished
+    })
+}
+
+#[cfg(test)]
+mod tests;

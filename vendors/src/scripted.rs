@@ -1,0 +1,215 @@
+//! A fake vendor for tests: the name of the model picks the outcome.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, stream};
+use inferq_common::{error::ErrorClass, id::JobId, job::Json, usage::Usage};
+use tokio::sync::watch;
+
+use crate::{Adapter, Call, Chunk, Chunks, Reply, error::VendorError};
+
+/// Answers by the name of the model and remembers every call.
+///
+/// | model | outcome |
+/// | --- | --- |
+/// | `ok` | [`Scripted::RESPONSE`] and its usage |
+/// | `echo` | the args |
+/// | `fails_once`, `fails_twice` | transient for the first calls of a job, then as `ok` |
+/// | `transient`, `rate_limited`, `overloaded`, `quota`, `auth`, `not_found`, `invalid`, `context_length`, `blocked`, `protocol`, `too_large` | an error of that class, always |
+/// | `rate_limited_for_1s` | rate limited once with a hint of 1 s, then as `ok` |
+/// | `rate_limited_for_1h` | rate limited with a hint of 1 h, always |
+/// | `held` | waits until [`Scripted::release`], then as `ok` |
+/// | `hangs` | never answers |
+/// | `panics` | panics |
+///
+/// Any other name is answered `not_found`.
+#[derive(Debug)]
+pub struct Scripted {
+    calls: Mutex<BTreeMap<JobId, u32>>,
+    /// How many calls are inside now.
+    running: watch::Sender<usize>,
+    released: watch::Sender<bool>,
+}
+
+impl Default for Scripted {
+    fn default() -> Self {
+        Self {
+            calls: Mutex::default(),
+            running: watch::Sender::new(0),
+            released: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Scripted {
+    /// What a call that succeeds answers.
+    pub const RESPONSE: &'static str = r#"{"choices":[{"text":"ok"}]}"#;
+
+    /// How often this job was called.
+    pub fn calls(&self, job: JobId) -> u32 {
+        self.all_calls().get(&job).copied().unwrap_or(0)
+    }
+
+    /// How often each job was called.
+    pub fn all_calls(&self) -> BTreeMap<JobId, u32> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many calls run now. One whose future was dropped does not run.
+    pub fn running(&self) -> usize {
+        *self.running.borrow()
+    }
+
+    /// Waits until exactly `n` calls run.
+    pub async fn runs(&self, n: usize) {
+        let mut running = self.running.subscribe();
+        // The sender lives as long as `self`.
+        let _ = running.wait_for(|&running| running == n).await;
+    }
+
+    /// Lets the calls of `held` answer, those of the future too.
+    pub fn release(&self) {
+        self.released.send_replace(true);
+    }
+
+    /// What a call that succeeds consumes.
+    pub fn usage() -> Usage {
+        Usage { input_tokens: Some(3), output_tokens: Some(1), ..Usage::default() }
+    }
+
+    fn count(&self, job: JobId) -> u32 {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let n_calls = calls.entry(job).or_default();
+        *n_calls += 1;
+        *n_calls
+    }
+
+    async fn outcome(&self, call: &Call) -> Result<Reply, VendorError> {
+        let n_calls = self.count(call.job_id);
+        let _running = Running::one_more(&self.running);
+        match call.model.as_str() {
+            "echo" => return Ok(reply(call.args.clone())),
+            "fails_once" if n_calls <= 1 => return Err(failure(ErrorClass::Transient, None)),
+            "fails_twice" if n_calls <= 2 => return Err(failure(ErrorClass::Transient, None)),
+            "rate_limited_for_1s" if n_calls <= 1 => {
+                return Err(failure(ErrorClass::RateLimited, Some(Duration::from_secs(1))));
+            }
+            "rate_limited_for_1h" => {
+                return Err(failure(ErrorClass::RateLimited, Some(Duration::from_hours(1))));
+            }
+            "ok" | "fails_once" | "fails_twice" | "rate_limited_for_1s" => {}
+            "held" => {
+                // The sender lives as long as `self`.
+                let _ = self.released.subscribe().wait_for(|&released| released).await;
+            }
+            "hangs" => std::future::pending().await,
+            "panics" => panic!("the model 'panics' was called"),
+            model => return Err(failure(class(model), None)),
+        }
+        let response = Json::parse(Self::RESPONSE).expect("the constant is JSON");
+        Ok(Reply { usage: Self::usage(), ..reply(response) })
+    }
+}
+
+#[async_trait]
+impl Adapter for Scripted {
+    async fn call(&self, call: &Call) -> Result<Reply, VendorError> {
+        self.outcome(call).await
+    }
+
+    async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {
+        let reply = self.outcome(call).await?;
+        let data = Chunk::Data(reply.response.as_str().to_owned().into());
+        let end = Chunk::End { usage: reply.usage, vendor_request_id: reply.vendor_request_id };
+        Ok(stream::iter([Ok(data), Ok(end)]).boxed())
+    }
+}
+
+/// Counts a call as running until it is dropped.
+struct Running<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Running<'a> {
+    fn one_more(running: &'a watch::Sender<usize>) -> Self {
+        running.send_modify(|running| *running += 1);
+        Self(running)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
+}
+
+fn reply(response: Json) -> Reply {
+    Reply { response, usage: Usage::default(), vendor_request_id: Some("req_scripted".to_owned()) }
+}
+
+fn class(model: &str) -> ErrorClass {
+    match model {
+        "transient" => ErrorClass::Transient,
+        "rate_limited" => ErrorClass::RateLimited,
+        "overloaded" => ErrorClass::Overloaded,
+        "quota" => ErrorClass::QuotaExhausted,
+        "auth" => ErrorClass::Auth,
+        "invalid" => ErrorClass::InvalidRequest,
+        "context_length" => ErrorClass::ContextLength,
+        "blocked" => ErrorClass::Blocked,
+        "protocol" => ErrorClass::Protocol,
+        "too_large" => ErrorClass::ResponseTooLarge,
+        _ => ErrorClass::NotFound,
+    }
+}
+
+fn failure(class: ErrorClass, retry_after: Option<Duration>) -> VendorError {
+    VendorError { retry_after, ..VendorError::new(class, format!("scripted: {class}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use inferq_common::clock::{Clock as _, SystemClock};
+
+    use super::*;
+
+    fn call(model: &str) -> Call {
+        Call {
+            job_id: JobId::new(SystemClock.now()),
+            attempt: 1,
+            model: model.to_owned(),
+            args: Json::parse("{}").unwrap(),
+            route: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_are_counted_for_each_job() {
+        let scripted = Scripted::default();
+        let call = call("fails_twice");
+        for _ in 0..2 {
+            assert_eq!(scripted.call(&call).await.unwrap_err().class(), ErrorClass::Transient);
+        }
+        let reply = scripted.call(&call).await.unwrap();
+        assert_eq!(reply.response.as_str(), Scripted::RESPONSE);
+        assert_eq!(scripted.calls(call.job_id), 3);
+        assert_eq!(scripted.calls(JobId::new(SystemClock.now())), 0);
+    }
+
+    #[tokio::test]
+    async fn a_held_call_runs_until_it_is_released_or_dropped() {
+        let scripted = Scripted::default();
+        let (held, hanging) = (call("held"), call("hangs"));
+        tokio::select! {
+            () = async { scripted.runs(2).await } => {}
+            _ = scripted.call(&held) => panic!("held answered"),
+            _ = scripted.call(&hanging) => panic!("hangs answered"),
+        }
+        assert_eq!(scripted.running(), 0);
+        scripted.release();
+        scripted.call(&held).await.unwrap();
+    }
+}

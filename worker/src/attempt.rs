@@ -1,0 +1,436 @@
+//! One attempt of a job, from its claim to its record.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::FutureExt as _;
+use inferq_common::{
+    broker::{Event, MAX_INLINE_RESULT_BYTES},
+    error::ErrorClass,
+    job::{Job, JobResult, JobStatus, Outcome},
+    retry::{RetryPolicy, Verdict},
+    store::{Claim, Wakeup},
+    telemetry::{field, metric},
+};
+use inferq_vendors::{Call, Reply, VendorError};
+use metrics::{counter, gauge, histogram};
+use rand::Rng;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{Instrument as _, debug, error, info, info_span};
+
+use crate::{runner::Runner, running::Held};
+
+/// A wait up to this stays in the worker; a longer one frees its place.
+const SHORT_WAIT: TimeDelta = TimeDelta::seconds(2);
+/// Bounds the sending of an event. One that is late is of no use: who waits looks into the store.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs the claimed attempt, and those that follow it after short waits.
+///
+/// `trace` is the trace context of the request that made the job; the attempt is linked to it.
+pub(crate) async fn run(runner: &Runner, claim: Claim, trace: Option<&str>) {
+    let mut next = Some(claim);
+    while let Some(claim) = next {
+        let span = info_span!(
+            "job.attempt",
+            { field::JOB_ID } = %claim.job.id,
+            { field::JOB_ATTEMPT } = claim.attempt(),
+            { field::VENDOR_NAME } = claim.job.vendor.as_str(),
+            trace.link = trace,
+        );
+        next = run_one(runner, claim).instrument(span).await;
+    }
+}
+
+/// Runs one attempt; answers with the next one where it follows at once.
+async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
+    let began = Instant::now();
+    let held = runner.worker.running.hold(&claim);
+    let end = call_within_limits(runner, &claim, &held).await;
+    let now = runner.worker.clock.now();
+    let Some(mut outcome) = decide(&runner.retry, &claim.job, end, now, &mut rand::rng()) else {
+        info!("attempt was stopped: the store has given it another end");
+        return None;
+    };
+    observe(&claim.job, &outcome, began.elapsed());
+    let recorded = runner.finish(&claim, &mut outcome).await;
+    drop(held);
+    if !recorded {
+        info!("attempt's outcome was not taken: the claim no longer held or the process stops");
+        return None;
+    }
+    match outcome {
+        Outcome::Succeeded { response, usage, .. } => {
+            let result = JobResult { response: Some(response), error: None, usage };
+            ended(runner, &claim.job, JobStatus::Succeeded, result).await;
+            None
+        }
+        Outcome::Failed { error, usage } => {
+            let result = JobResult { response: None, error: Some(error), usage };
+            ended(runner, &claim.job, JobStatus::Failed, result).await;
+            None
+        }
+        Outcome::Retry { error, run_at, .. } => {
+            counter!(metric::RETRIES, "class" => error.class.as_str()).increment(1);
+            let delay_ms = (run_at - now).num_milliseconds();
+            info!({ field::ERROR_CLASS } = %error.class, delay_ms, "attempt will be retried");
+            claim_again(runner, &claim.job, run_at).await
+        }
+        Outcome::HandedBack => {
+            info!("attempt is handed back: the process stops");
+            runner.worker.publisher.publish(wakeup(&claim.job), None);
+            None
+        }
+    }
+}
+
+/// How a call ended.
+enum End {
+    Answered(Reply),
+    Failed(VendorError),
+    /// The store has given the attempt another end; there is nothing to write.
+    Revoked,
+    /// The process stops before the vendor has answered.
+    Interrupted,
+}
+
+/// Calls the vendor until it answers, its time is up, or someone stops the attempt. Whichever comes
+/// first, the call is dropped, and that closes its socket.
+async fn call_within_limits(runner: &Runner, claim: &Claim, held: &Held) -> End {
+    let job = &claim.job;
+    let _counted = Counted::new(job);
+    if runner.hand_back.is_cancelled() {
+        return End::Interrupted;
+    }
+    let limit = match Limit::of(job, runner.worker.clock.now()) {
+        Ok(limit) => limit,
+        Err(expired) => return End::Failed(expired),
+    };
+    tokio::select! {
+        biased; // An answer that is there is worth more than the wish to stop.
+        answer = timeout(limit.time, call(runner, claim)) => match answer {
+            Ok(Ok(reply)) => End::Answered(reply),
+            Ok(Err(error)) => End::Failed(error),
+            Err(_) => End::Failed(limit.passed(job)),
+        },
+        () = held.revoked.cancelled() => End::Revoked,
+        () = runner.hand_back.cancelled() => End::Interrupted,
+    }
+}
+
+/// Makes the call. A panic in the adapter is this attempt's failure, not the worker's.
+async fn call(runner: &Runner, claim: &Claim) -> Result<Reply, VendorError> {
+    let job = &claim.job;
+    let internal = |message: &str| VendorError::new(ErrorClass::Internal, message);
+    let Some(adapter) = runner.worker.registry.get(job.vendor) else {
+        return Err(internal("the worker has no adapter for this vendor"));
+    };
+    let call = Call {
+        job_id: job.id,
+        attempt: claim.attempt(),
+        model: job.model.clone(),
+        args: claim.args.clone(),
+        route: job.route,
+    };
+    // The block makes sure that the panic of a call that fails before its first await is caught.
+    let answer = AssertUnwindSafe(async { adapter.call(&call).await }).catch_unwind();
+    answer.await.unwrap_or_else(|_| {
+        error!("the adapter panicked");
+        Err(internal("the adapter panicked; this is a defect of inferq"))
+    })
+}
+
+/// How long one attempt may take, and what sets it.
+struct Limit {
+    time: Duration,
+    by_total: bool,
+}
+
+impl Limit {
+    /// The job's timeout, or what is left of its total timeout if that is less; the error if
+    /// nothing is left.
+    fn of(job: &Job, now: DateTime<Utc>) -> Result<Self, VendorError> {
+        let time = job.limits.timeout;
+        let Some(deadline) = job.deadline() else { return Ok(Self { time, by_total: false }) };
+        match (deadline - now).to_std() {
+            Ok(left) if left.is_zero() => Err(too_late(job)),
+            Ok(left) => Ok(Self { time: time.min(left), by_total: left < time }),
+            Err(_) => Err(too_late(job)),
+        }
+    }
+
+    fn passed(&self, job: &Job) -> VendorError {
+        let vendor = job.vendor;
+        let message = match job.limits.total_timeout.filter(|_| self.by_total) {
+            Some(total) => {
+                format!("no answer from {vendor} within the total timeout of {}", seconds(total))
+            }
+            None => format!("no answer from {vendor} within {}", seconds(self.time)),
+        };
+        VendorError::new(ErrorClass::Timeout, message)
+    }
+}
+
+fn too_late(job: &Job) -> VendorError {
+    let total = seconds(job.limits.total_timeout.unwrap_or_default());
+    let message = format!("the total timeout of {total} passed before the attempt could start");
+    VendorError::new(ErrorClass::Expired, message)
+}
+
+/// `60 s`, or `0.25 s` where it is no whole number.
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}
+
+/// What is to be written of an attempt that ended so; `None`: nothing.
+fn decide(
+    policy: &RetryPolicy,
+    job: &Job,
+    end: End,
+    now: DateTime<Utc>,
+    rng: &mut impl Rng,
+) -> Option<Outcome> {
+    let VendorError { error, retry_after, usage } = match end {
+        End::Answered(Reply { response, usage, vendor_request_id }) => {
+            return Some(Outcome::Succeeded { response, usage, vendor_request_id });
+        }
+        End::Revoked => return None,
+        End::Interrupted => return Some(Outcome::HandedBack),
+        End::Failed(failure) => failure,
+    };
+    let verdict = policy.verdict(job, error.class, retry_after, now, rng);
+    let run_at = match verdict {
+        Verdict::Retry(delay) => {
+            TimeDelta::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay))
+        }
+        Verdict::GiveUp => None,
+    };
+    Some(match run_at {
+        Some(run_at) => Outcome::Retry { error, usage, run_at },
+        None => Outcome::Failed { error, usage },
+    })
+}
+
+/// Waits here for a short while and claims the job's next attempt; a long wait is the store's.
+async fn claim_again(runner: &Runner, job: &Job, run_at: DateTime<Utc>) -> Option<Claim> {
+    let wait = || run_at - runner.worker.clock.now();
+    if wait() > SHORT_WAIT {
+        return None;
+    }
+    while let Some(left) = wait().to_std().ok().filter(|left| !left.is_zero()) {
+        runner.soft.run_until_cancelled(sleep(left)).await?;
+    }
+    // On an error too the job is not lost: it is due, and any sweeper will publish it.
+    runner.claim(job.id).await.ok().flatten()
+}
+
+/// Tells all who want to know that a job has ended.
+async fn ended(runner: &Runner, job: &Job, status: JobStatus, result: JobResult) {
+    let vendor = job.vendor.as_str();
+    let took = (runner.worker.clock.now() - job.created_at).to_std().unwrap_or_default();
+    counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str()).increment(1);
+    histogram!(metric::JOB_DURATION, "vendor" => vendor, "status" => status.as_str())
+        .record(took.as_secs_f64());
+    let class = result.error.as_ref().map(|error| error.class.as_str());
+    info!({ field::JOB_STATUS } = %status, { field::ERROR_CLASS } = class, took_ms = took.as_millis(), "job has ended");
+    if job.callback_url.is_some() {
+        runner.callback_due.notify_one();
+    }
+    let Some(waits_at) = job.reply_to else { return };
+    let event = Event::Finished {
+        job_id: job.id,
+        status,
+        attempt: job.attempt,
+        result: Some(result).filter(fits_in_line),
+    };
+    match timeout(SEND_TIMEOUT, runner.worker.broker.send(waits_at, &event)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "event was not sent"),
+        Err(_) => debug!("event was not sent in time"),
+    }
+}
+
+fn fits_in_line(result: &JobResult) -> bool {
+    result
+        .response
+        .as_ref()
+        .is_none_or(|response| response.as_str().len() <= MAX_INLINE_RESULT_BYTES)
+}
+
+fn wakeup(job: &Job) -> Wakeup {
+    Wakeup { job_id: job.id, lane: job.lane(), attempt: job.attempt, reply_to: job.reply_to }
+}
+
+fn observe(job: &Job, outcome: &Outcome, took: Duration) {
+    let outcome = match outcome {
+        Outcome::Succeeded { .. } => "succeeded",
+        Outcome::Failed { error, .. } | Outcome::Retry { error, .. } => error.class.as_str(),
+        Outcome::HandedBack => ErrorClass::Lost.as_str(),
+    };
+    let vendor = job.vendor.as_str();
+    histogram!(metric::ATTEMPT_DURATION, "vendor" => vendor, "outcome" => outcome)
+        .record(took.as_secs_f64());
+}
+
+/// One attempt in the gauge of those that run.
+struct Counted(metrics::Gauge);
+
+impl Counted {
+    fn new(job: &Job) -> Self {
+        let running = gauge!(metric::ATTEMPTS_RUNNING, "vendor" => job.vendor.as_str());
+        running.increment(1.0);
+        Self(running)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use inferq_common::{
+        id::{AccountId, JobId},
+        job::{Json, Limits, Operation, Priority},
+        usage::Usage,
+        vendor::Vendor,
+    };
+    use rand::{SeedableRng as _, rngs::StdRng};
+
+    use super::*;
+
+    const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+    fn a_job(limits: Limits) -> Job {
+        Job {
+            id: JobId::new(NOW),
+            account: "acme".parse::<AccountId>().unwrap(),
+            operation: Operation::Inference,
+            alias: None,
+            vendor: Vendor::OpenAi,
+            model: "m".into(),
+            model_id: None,
+            retry_of: None,
+            priority: Priority::Normal,
+            status: JobStatus::Running,
+            attempt: 1,
+            lost_attempts: 0,
+            limits,
+            route: None,
+            stream: false,
+            callback_url: None,
+            metadata: None,
+            reply_to: None,
+            created_at: NOW,
+            run_at: None,
+            expires_at: None,
+            started_at: Some(NOW),
+            attempt_started_at: Some(NOW),
+            finished_at: None,
+        }
+    }
+
+    fn limits(timeout: u64, total: Option<u64>) -> Limits {
+        Limits {
+            timeout: Duration::from_secs(timeout),
+            total_timeout: total.map(Duration::from_secs),
+            ..Limits::default()
+        }
+    }
+
+    fn decided(job: &Job, end: End) -> Option<Outcome> {
+        decide(&RetryPolicy::default(), job, end, NOW, &mut StdRng::seed_from_u64(7))
+    }
+
+    fn failure(class: ErrorClass) -> End {
+        End::Failed(VendorError::new(class, "why"))
+    }
+
+    #[test]
+    fn an_attempt_has_its_own_timeout_or_what_is_left_of_the_total() {
+        let at = |seconds| NOW + TimeDelta::seconds(seconds);
+        let job = a_job(limits(60, None));
+        assert_eq!(Limit::of(&job, at(1000)).unwrap().time, Duration::from_secs(60));
+        let job = a_job(limits(60, Some(90)));
+        assert_eq!(Limit::of(&job, at(10)).unwrap().time, Duration::from_secs(60));
+        assert_eq!(Limit::of(&job, at(50)).unwrap().time, Duration::from_secs(40));
+        for late in [at(90), at(91)] {
+            let error = Limit::of(&job, late).err().unwrap().error;
+            assert_eq!(error.class, ErrorClass::Expired);
+            assert_eq!(
+                error.message,
+                "the total timeout of 90 s passed before the attempt could start"
+            );
+        }
+    }
+
+    #[test]
+    fn a_timeout_says_who_was_silent_for_how_long() {
+        let message = |limits, after| {
+            let job = a_job(limits);
+            let error =
+                Limit::of(&job, NOW + TimeDelta::seconds(after)).unwrap().passed(&job).error;
+            assert_eq!(error.class, ErrorClass::Timeout);
+            error.message
+        };
+        assert_eq!(message(limits(60, None), 0), "no answer from openai within 60 s");
+        assert_eq!(message(limits(60, Some(600)), 0), "no answer from openai within 60 s");
+        assert_eq!(
+            message(limits(60, Some(90)), 50),
+            "no answer from openai within the total timeout of 90 s"
+        );
+    }
+
+    #[test]
+    fn what_cannot_get_better_is_not_retried() {
+        let job = a_job(limits(60, None));
+        for class in [ErrorClass::InvalidRequest, ErrorClass::Internal, ErrorClass::Expired] {
+            assert!(matches!(decided(&job, failure(class)), Some(Outcome::Failed { .. })));
+        }
+    }
+
+    #[test]
+    fn retries_end_with_their_number() {
+        let mut job = a_job(limits(60, None));
+        for attempt in 1..=2 {
+            job.attempt = attempt;
+            let outcome = decided(&job, failure(ErrorClass::Transient));
+            assert!(matches!(outcome, Some(Outcome::Retry { .. })), "{outcome:?}");
+        }
+        job.attempt = 3;
+        let outcome = decided(&job, failure(ErrorClass::Transient));
+        assert!(matches!(outcome, Some(Outcome::Failed { .. })), "{outcome:?}");
+    }
+
+    #[test]
+    fn the_wait_is_the_one_the_vendor_asked_for() {
+        let job = a_job(limits(60, None));
+        let mut error = VendorError::new(ErrorClass::RateLimited, "slow down");
+        error.retry_after = Some(Duration::from_secs(17));
+        let Some(Outcome::Retry { run_at, .. }) = decided(&job, End::Failed(error)) else {
+            panic!("a rate limit is retried")
+        };
+        assert_eq!(run_at, NOW + TimeDelta::seconds(17));
+    }
+
+    #[test]
+    fn a_revoked_attempt_writes_nothing_and_an_interrupted_one_is_handed_back() {
+        let job = a_job(limits(60, None));
+        assert_eq!(decided(&job, End::Revoked), None);
+        assert_eq!(decided(&job, End::Interrupted), Some(Outcome::HandedBack));
+    }
+
+    #[test]
+    fn only_small_results_travel_in_the_event() {
+        let result = |bytes: usize| JobResult {
+            response: Some(Json::parse(format!("\"{}\"", "x".repeat(bytes - 2))).unwrap()),
+            error: None,
+            usage: Usage::default(),
+        };
+        assert!(fits_in_line(&result(MAX_INLINE_RESULT_BYTES)));
+        assert!(!fits_in_line(&result(MAX_INLINE_RESULT_BYTES + 1)));
+        assert!(fits_in_line(&JobResult::default()));
+    }
+}

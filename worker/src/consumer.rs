@@ -1,0 +1,144 @@
+//! Takes the messages of one vendor's lanes, as many as may run at once, and claims their jobs.
+
+use std::{array, sync::Arc, time::Duration};
+
+use inferq_common::{
+    broker::{BrokerError, Deliveries, Delivery, SharedBroker},
+    job::Lane,
+    outage::Outage,
+    telemetry::field,
+    vendor::Vendor,
+};
+use rand::Rng as _;
+use tokio::{sync::Semaphore, time::sleep};
+use tracing::{debug, info};
+
+use crate::{
+    attempt,
+    runner::Runner,
+    weighted::{N_LANES, Weighted},
+};
+
+/// Messages of a lane this process holds before it can run them, at most. RabbitMQ delivers no
+/// faster with more, and each one held here is kept from other workers.
+const MAX_PREFETCH: usize = 256;
+/// How long a message is held that could not be claimed; with the permit, so that an outage of the
+/// store costs each permit one message a second at most.
+const NACK_AFTER: Duration = Duration::from_secs(1);
+
+/// Runs the jobs of one vendor until the soft stop. Attempts it started go on.
+pub(crate) async fn run(runner: Arc<Runner>, vendor: Vendor) {
+    let soft = runner.soft.clone();
+    let concurrency = runner.worker.config.concurrency;
+    let open = Lanes::open(&runner.worker.broker, vendor, prefetch(concurrency));
+    let Some(Ok(mut lanes)) = soft.run_until_cancelled(open).await else { return };
+    info!({ field::VENDOR_NAME } = %vendor, concurrency, "worker takes jobs");
+    let permits = Arc::new(Semaphore::new(concurrency));
+    loop {
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+            // While the store does not know this process, it would lend it nothing.
+            runner.worker.instance.fresh().await;
+            Some((permit, lanes.next().await?))
+        };
+        let Some(Some((permit, delivery))) = soft.run_until_cancelled(next).await else { break };
+        let runner = Arc::clone(&runner);
+        runner.attempts.clone().spawn(async move {
+            take(&runner, delivery).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Twice what can run, so that a freed permit finds a message at hand.
+fn prefetch(concurrency: usize) -> u16 {
+    u16::try_from(concurrency.saturating_mul(2).min(MAX_PREFETCH)).unwrap_or(u16::MAX)
+}
+
+/// Claims the job of one message and, if it is to be had, runs it.
+async fn take(runner: &Runner, delivery: Box<dyn Delivery>) {
+    let message = delivery.message();
+    let trace = message.trace.clone();
+    match runner.claim(message.job_id).await {
+        Ok(Some(claim)) => {
+            delivery.ack().await;
+            attempt::run(runner, claim, trace.as_deref()).await;
+        }
+        Ok(None) if runner.worker.instance.is_fresh() => {
+            debug!({ field::JOB_ID } = %message.job_id, "nothing to do for this message");
+            delivery.ack().await;
+        }
+        // A process that is lost is lent nothing: the job may well be there for others.
+        Ok(None) | Err(_) => {
+            let pause = NACK_AFTER.mul_f64(rand::rng().random_range(0.5..=1.0));
+            runner.soft.run_until_cancelled(sleep(pause)).await;
+            delivery.nack().await;
+        }
+    }
+}
+
+/// The lanes of one vendor, most urgent first.
+struct Lanes {
+    deliveries: [Box<dyn Deliveries>; N_LANES],
+    /// The next message of each lane, where one is at hand.
+    heads: [Option<Box<dyn Delivery>>; N_LANES],
+    turns: Weighted,
+}
+
+impl Lanes {
+    /// Consumes all lanes of `vendor`, as soon as the broker can.
+    async fn open(
+        broker: &SharedBroker,
+        vendor: Vendor,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
+        let mut deliveries = Vec::with_capacity(N_LANES);
+        for lane in Lane::of_vendor(vendor) {
+            deliveries.push(consume(broker, lane, prefetch).await?);
+        }
+        let deliveries =
+            deliveries.try_into().ok().expect("a vendor has one lane for each priority");
+        Ok(Self { deliveries, heads: array::from_fn(|_| None), turns: Weighted::default() })
+    }
+
+    /// The next message of the lane whose turn it is; `None` once the broker is closed.
+    ///
+    /// **Cancel safe:** a message taken from a lane stays in its head until it is handed out.
+    async fn next(&mut self) -> Option<Box<dyn Delivery>> {
+        loop {
+            for (head, lane) in self.heads.iter_mut().zip(&mut self.deliveries) {
+                if head.is_none() {
+                    *head = lane.try_next();
+                }
+            }
+            if let Some(turn) = self.turns.pick(self.heads.each_ref().map(Option::is_some)) {
+                return self.heads[turn].take();
+            }
+            let [high, normal, low] = &mut self.deliveries;
+            tokio::select! {
+                delivery = high.next() => self.heads[0] = Some(delivery?),
+                delivery = normal.next() => self.heads[1] = Some(delivery?),
+                delivery = low.next() => self.heads[2] = Some(delivery?),
+            }
+        }
+    }
+}
+
+/// Consumes one lane; tries again until it can or the broker is closed.
+async fn consume(
+    broker: &SharedBroker,
+    lane: Lane,
+    prefetch: u16,
+) -> Result<Box<dyn Deliveries>, BrokerError> {
+    let mut outage = Outage::of("consume a lane");
+    loop {
+        match broker.consume(lane, prefetch).await {
+            Ok(deliveries) => {
+                outage.succeeded();
+                return Ok(deliveries);
+            }
+            Err(BrokerError::Closed) => return Err(BrokerError::Closed),
+            Err(error) => sleep(outage.failed(&error)).await,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What the attempts of this process share.
+
+use std::sync::{Arc, Mutex};
+
+use inferq_common::{
+    error::{ErrorClass, JobError},
+    id::JobId,
+    job::Outcome,
+    outage::{Outage, pause_after},
+    retry::RetryPolicy,
+    store::{Claim, StoreError, group::GroupError},
+    usage::Usage,
+};
+use tokio::{sync::Notify, time::sleep};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::error;
+
+use crate::Worker;
+
+/// A result the store refused this often, while it can be reached, cannot be stored.
+const MAX_REFUSALS: u32 = 5;
+
+/// A worker at work: its parts, its attempts and its ways to stop.
+pub(crate) struct Runner {
+    pub(crate) worker: Worker,
+    pub(crate) retry: RetryPolicy,
+    /// Owns the task of each attempt.
+    pub(crate) attempts: TaskTracker,
+    /// Rung when a job with a callback has ended here.
+    pub(crate) callback_due: Arc<Notify>,
+    /// Take no new work.
+    pub(crate) soft: CancellationToken,
+    /// Stop the calls in flight and give their jobs back.
+    pub(crate) hand_back: CancellationToken,
+    /// Stop even what is being written: others will find those jobs.
+    pub(crate) give_up: CancellationToken,
+    /// Of the store, so that an outage is logged once and not by each attempt.
+    store_outage: Mutex<Outage>,
+}
+
+impl Runner {
+    pub(crate) fn new(worker: Worker, soft: CancellationToken) -> Self {
+        Self {
+            worker,
+            retry: RetryPolicy::default(),
+            attempts: TaskTracker::new(),
+            callback_due: Arc::default(),
+            soft,
+            hand_back: CancellationToken::new(),
+            give_up: CancellationToken::new(),
+            store_outage: Mutex::new(Outage::of("claim and finish jobs")),
+        }
+    }
+
+    /// Claims a job for this process; `None`: there is nothing to do for it, here and now.
+    pub(crate) async fn claim(&self, id: JobId) -> Result<Option<Claim>, GroupError> {
+        let claimed = self.worker.path.claim(id).await;
+        self.note(claimed.as_ref().err());
+        claimed
+    }
+
+    /// Ends a claimed attempt. `false`: the claim no longer held, or the process stops and the
+    /// store is still away.
+    ///
+    /// It tries until the store has it, so that no result is lost because a database restarts. A
+    /// result that the store can be reached for and refuses is replaced by an internal error.
+    pub(crate) async fn finish(&self, claim: &Claim, outcome: &mut Outcome) -> bool {
+        let (mut failures, mut refusals) = (0, 0);
+        loop {
+            let finish = self.worker.path.finish(claim.clone(), outcome.clone());
+            let Some(finished) = self.give_up.run_until_cancelled(finish).await else {
+                return false;
+            };
+            self.note(finished.as_ref().err());
+            match finished {
+                Ok(held) => return held,
+                Err(GroupError::Closed) => return false,
+                Err(error) => {
+                    refusals += u32::from(is_refusal(&error));
+                    failures += 1;
+                }
+            }
+            if refusals == MAX_REFUSALS {
+                error!("the store refuses this attempt's result; the job fails instead");
+                *outcome = unstorable();
+            }
+            if self.give_up.run_until_cancelled(sleep(pause_after(failures))).await.is_none() {
+                return false;
+            }
+        }
+    }
+
+    fn note(&self, error: Option<&GroupError>) {
+        let mut outage = self.store_outage.lock().expect("no one panics while noting an outage");
+        match error {
+            None => outage.succeeded(),
+            Some(error) => {
+                outage.failed(error);
+            }
+        }
+    }
+}
+
+/// Whether the store answered and would answer the same again.
+fn is_refusal(error: &GroupError) -> bool {
+    match error {
+        GroupError::Store(error) => {
+            matches!(**error, StoreError::Other(_) | StoreError::Corrupt { .. })
+        }
+        GroupError::Full | GroupError::Closed => false,
+    }
+}
+
+/// What a job ends with whose own result could not be stored.
+fn unstorable() -> Outcome {
+    let message = "the result could not be stored; this is a defect of inferq";
+    Outcome::Failed { error: JobError::new(ErrorClass::Internal, message), usage: Usage::default() }
+}

@@ -1,0 +1,83 @@
+//! The attempts that run in this process, so that one can be stopped from outside.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use inferq_common::{
+    id::{InstanceId, JobId},
+    store::Claim,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Every attempt in hand. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Running(Arc<Mutex<Attempts>>);
+
+type Attempts = HashMap<(JobId, u32), Entry>;
+
+#[derive(Debug)]
+struct Entry {
+    instance: InstanceId,
+    revoked: CancellationToken,
+}
+
+impl Running {
+    /// Stops an attempt: its call is dropped, which closes the vendor's socket, and nothing is
+    /// written about it. One that does not run here is ignored.
+    pub fn cancel(&self, job_id: JobId, attempt: u32) {
+        if let Some(entry) = self.attempts().get(&(job_id, attempt)) {
+            entry.revoked.cancel();
+        }
+    }
+
+    /// How many attempts are in hand.
+    pub fn count(&self) -> usize {
+        self.attempts().len()
+    }
+
+    /// Stops all attempts whose instance `is_current` denies.
+    pub(crate) fn cancel_unless(&self, is_current: impl Fn(InstanceId) -> bool) {
+        for entry in self.attempts().values() {
+            if !is_current(entry.instance) {
+                entry.revoked.cancel();
+            }
+        }
+    }
+
+    /// What is in hand under `instance`, as the store is asked about it.
+    pub(crate) fn held_by(&self, instance: InstanceId) -> Vec<(JobId, u32)> {
+        let attempts = self.attempts();
+        let held = attempts.iter().filter(|(_, entry)| entry.instance == instance);
+        held.map(|(&key, _)| key).collect()
+    }
+
+    /// Notes that a claim is being run, until the answer is dropped.
+    pub(crate) fn hold(&self, claim: &Claim) -> Held {
+        let key = (claim.job.id, claim.attempt());
+        let revoked = CancellationToken::new();
+        let entry = Entry { instance: claim.instance, revoked: revoked.clone() };
+        self.attempts().insert(key, entry);
+        Held { running: self.clone(), key, revoked }
+    }
+
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.0.lock().expect("no one panics while holding the attempts")
+    }
+}
+
+/// An attempt in hand.
+#[derive(Debug)]
+pub(crate) struct Held {
+    running: Running,
+    key: (JobId, u32),
+    /// Cancelled when the store has given the attempt another end.
+    pub(crate) revoked: CancellationToken,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.running.attempts().remove(&self.key);
+    }
+}

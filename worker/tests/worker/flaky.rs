@@ -1,0 +1,158 @@
+//! A store that can be away.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use inferq_common::{
+    account::{ApiKey, KeyHash},
+    callback::{Delivery, DeliveryAttempt},
+    id::{AccountId, ApiKeyId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId},
+    job::{Attempt, Job, JobResult, Json, Lane, NewJob, Outcome},
+    model::{Model, ModelServer},
+    store::{
+        AccountStore, Added, Cancelled, Claim, DeliveryClaim, DeliveryOutcome, DeliveryStore,
+        InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter, ModelStore, NewInstance, Page,
+        PageRequest, Rescued, SharedStore, Store, StoreError, Submitted, Wakeup, WebhookSecret,
+    },
+    vendor::Vendor,
+};
+use secrecy::SecretString;
+
+/// Passes everything on to a real store while it is up.
+#[derive(Debug)]
+pub(crate) struct FlakyStore {
+    inner: SharedStore,
+    down: AtomicBool,
+    /// How many calls found it down.
+    refused: AtomicUsize,
+}
+
+impl FlakyStore {
+    pub(crate) fn over(inner: SharedStore) -> Self {
+        Self { inner, down: AtomicBool::new(false), refused: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.down.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(StoreError::Unavailable("it is down for a test".into()));
+        }
+        Ok(())
+    }
+}
+
+macro_rules! forward {
+    ($trait:ident { $($name:ident($($arg:ident: $ty:ty),*) -> $out:ty;)+ }) => {
+        #[async_trait]
+        impl $trait for FlakyStore {
+            $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
+                self.check()?;
+                self.inner.$name($($arg),*).await
+            })+
+        }
+    };
+}
+
+forward!(JobStore {
+    submit(jobs: &[NewJob], publisher: InstanceId) -> Vec<Submitted>;
+    claim(ids: &[JobId], instance: InstanceId, now: DateTime<Utc>) -> Vec<Claim>;
+    finish(outcomes: &[(Claim, Outcome)], now: DateTime<Utc>) -> Vec<bool>;
+    revoked(instance: InstanceId, held: &[(JobId, u32)]) -> Vec<JobId>;
+    cancel(id: JobId, account: &AccountId, now: DateTime<Utc>) -> Option<Cancelled>;
+    expire(now: DateTime<Utc>, limit: u32) -> Vec<Job>;
+    take_due(publisher: InstanceId, now: DateTime<Utc>, limit: u32) -> Vec<Wakeup>;
+    overdue(lane: Lane, ready_before: DateTime<Utc>, limit: u32) -> Vec<Wakeup>;
+    find_job(id: JobId, account: &AccountId) -> Option<(Job, Option<JobResult>)>;
+    find_args(id: JobId, account: &AccountId) -> Option<Json>;
+    list_jobs(account: &AccountId, filter: &JobFilter, page: &PageRequest<JobId>) -> Page<Job>;
+    list_attempts(id: JobId) -> Vec<Attempt>;
+    count_lanes() -> Vec<LaneCount>;
+    remove_finished(before: DateTime<Utc>, limit: u32) -> u64;
+});
+
+forward!(InstanceStore {
+    register(instance: &NewInstance) -> ();
+    heartbeat(id: InstanceId) -> bool;
+    judge(grace: Duration) -> Vec<InstanceId>;
+    retire(id: InstanceId) -> ();
+    retire_others(id: InstanceId) -> ();
+    rescue(to: InstanceId, now: DateTime<Utc>, limit: u32) -> Rescued;
+    forget_instances(age: Duration) -> u64;
+});
+
+forward!(DeliveryStore {
+    claim_deliveries(
+        instance: InstanceId, now: DateTime<Utc>, limit: u32, per_host: u32, busy: &[String]
+    ) -> Vec<DeliveryClaim>;
+    finish_delivery(
+        claim: &DeliveryClaim, attempt: &DeliveryAttempt, outcome: DeliveryOutcome
+    ) -> bool;
+    list_deliveries(job: JobId) -> Vec<Delivery>;
+    find_delivery(id: DeliveryId, account: &AccountId) -> Option<Delivery>;
+    list_delivery_attempts(id: DeliveryId) -> Vec<DeliveryAttempt>;
+    redeliver(id: DeliveryId, account: &AccountId, now: DateTime<Utc>) -> Option<Delivery>;
+    oldest_due_delivery(now: DateTime<Utc>) -> Option<DateTime<Utc>>;
+});
+
+forward!(ModelStore {
+    add_model(model: &Model, update: bool) -> Added<Model>;
+    find_model(id: ModelId, account: &AccountId) -> Option<Model>;
+    find_model_by_name(account: &AccountId, vendor: Vendor, name: &str) -> Option<Model>;
+    list_models(
+        account: &AccountId, filter: &ModelFilter, page: &PageRequest<ModelId>
+    ) -> Page<Model>;
+    count_models(account: &AccountId, filter: &ModelFilter) -> u64;
+    add_model_server(server: &ModelServer) -> Added<ModelServer>;
+    find_model_server(id: ModelServerId, account: &AccountId) -> Option<ModelServer>;
+    find_model_server_by_alias(alias: &str, account: &AccountId) -> Option<ModelServer>;
+    list_model_servers(account: &AccountId) -> Vec<ModelServer>;
+});
+
+forward!(AccountStore {
+    ensure_account(id: &AccountId, secret: &SecretString, now: DateTime<Utc>) -> ();
+    account_exists(id: &AccountId) -> bool;
+    add_key(key: &ApiKey) -> bool;
+    find_key(hash: &KeyHash) -> Option<ApiKey>;
+    list_keys(account: Option<&AccountId>) -> Vec<ApiKey>;
+    revoke_key(id: ApiKeyId, now: DateTime<Utc>) -> bool;
+    rotate_webhook_secret(
+        account: &AccountId, new: &SecretString, now: DateTime<Utc>, old_expires_at: DateTime<Utc>
+    ) -> bool;
+    list_webhook_secrets(account: &AccountId, now: DateTime<Utc>) -> Vec<WebhookSecret>;
+});
+
+#[async_trait]
+impl Store for FlakyStore {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.check()?;
+        self.inner.ping().await
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        self.inner.migrate().await
+    }
+
+    async fn check_migrated(&self) -> Result<(), StoreError> {
+        self.inner.check_migrated().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

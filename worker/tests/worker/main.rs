@@ -1,0 +1,10 @@
+//! Workers on a real store and a real broker of one process.
+
+#![expect(clippy::unwrap_used, reason = "tests unwrap freely, and so do their helpers")]
+
+mod attempts;
+mod flaky;
+mod platform;
+mod rescue;
+mod stops;
+mod vendor;

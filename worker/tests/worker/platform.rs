@@ -1,0 +1,312 @@
+//! A store, a broker and as many workers as a story needs.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use inferq_common::{
+    broker::{Event, SharedBroker, memory::MemoryBroker},
+    clock::{Clock, SystemClock},
+    config::{Config, RetentionConfig},
+    id::{AccountId, InstanceId, JobId},
+    inbox::{Handlers, InboxHub},
+    instance::{CurrentInstance, Identity, keep_alive},
+    job::{Attempt, Job, JobResult, JobStatus, Json, Limits, NewJob, Operation, Priority},
+    publisher::Publisher,
+    shutdown::Shutdown,
+    store::{
+        AccountStore as _, Cancelled, JobStore as _, NewInstance, SharedStore, Store as _,
+        Submitted, Wakeup, path::JobPath, sqlite::SqliteStore,
+    },
+    sweeper::Sweeper,
+    vendor::Vendor,
+};
+use inferq_vendors::Registry;
+use inferq_worker::{Running, Worker};
+use secrecy::SecretString;
+use tokio::{
+    runtime::{Builder, EnterGuard, Runtime},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{flaky::FlakyStore, vendor::TestVendor};
+
+/// Longer than anything here takes.
+pub(crate) const SOON: Duration = Duration::from_secs(15);
+
+pub(crate) struct Platform {
+    pub(crate) store: Arc<FlakyStore>,
+    pub(crate) broker: SharedBroker,
+    pub(crate) vendor: Arc<TestVendor>,
+    pub(crate) publisher: Publisher,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) account: AccountId,
+    /// Who submits: an api that is alive and does nothing else.
+    pub(crate) api: InstanceId,
+    config: Config,
+    _tasks: JoinSet<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Platform {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::load(None).unwrap();
+        let file = folder.path().join("inferq.db");
+        config.database.url = SecretString::from(format!("sqlite://{}", file.display()));
+        config.worker.shutdown_grace_secs = 10;
+        let store = SqliteStore::open(&config.database).unwrap();
+        store.migrate().await.unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let account: AccountId = "acme".parse().unwrap();
+        let secret = SecretString::from("whsec_c2VjcmV0".to_owned());
+        store.ensure_account(&account, &secret, clock.now()).await.unwrap();
+        let api = CurrentInstance::new(InstanceId::new(clock.now()));
+        let store = Arc::new(store);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_alive(
+            Arc::clone(&store) as SharedStore,
+            Arc::clone(&clock),
+            Identity { role: "api", host: "test".into(), alone: false },
+            api.clone(),
+            CancellationToken::new(),
+        ));
+        timeout(SOON, api.fresh()).await.expect("it registers");
+        let broker: SharedBroker = Arc::new(MemoryBroker::new());
+        Self {
+            store: Arc::new(FlakyStore::over(store)),
+            publisher: Publisher::start(Arc::clone(&broker)),
+            broker,
+            vendor: TestVendor::new(),
+            clock,
+            account,
+            api: api.id(),
+            config,
+            _tasks: tasks,
+            _folder: folder,
+        }
+    }
+
+    pub(crate) fn shared_store(&self) -> SharedStore {
+        Arc::clone(&self.store) as SharedStore
+    }
+
+    /// Stores a job for `model` and publishes it.
+    pub(crate) async fn submit(&self, model: &str, edit: impl FnOnce(&mut Job)) -> JobId {
+        let job = self.add(model, edit).await;
+        self.publish(&job);
+        job.id
+    }
+
+    pub(crate) fn publish(&self, job: &Job) {
+        let (job_id, lane, reply_to) = (job.id, job.lane(), job.reply_to);
+        self.publisher.publish(Wakeup { job_id, lane, attempt: 0, reply_to }, None);
+    }
+
+    /// Stores a job for `model`, and no one is told.
+    pub(crate) async fn add(&self, model: &str, edit: impl FnOnce(&mut Job)) -> Job {
+        let now = self.clock.now();
+        let mut job = Job {
+            id: JobId::new(now),
+            account: self.account.clone(),
+            operation: Operation::Inference,
+            alias: None,
+            vendor: Vendor::OpenAi,
+            model: model.to_owned(),
+            model_id: None,
+            retry_of: None,
+            priority: Priority::Normal,
+            status: JobStatus::Queued,
+            attempt: 0,
+            lost_attempts: 0,
+            limits: Limits::default(),
+            route: None,
+            stream: false,
+            callback_url: None,
+            metadata: None,
+            reply_to: None,
+            created_at: now,
+            run_at: None,
+            expires_at: None,
+            started_at: None,
+            attempt_started_at: None,
+            finished_at: None,
+        };
+        edit(&mut job);
+        let args = Json::parse(format!(r#"{{"job":"{}"}}"#, job.id)).unwrap();
+        let new = NewJob { job: job.clone(), args, idempotency: None };
+        let submitted = self.store.submit(&[new], self.api).await.unwrap();
+        assert_eq!(submitted, [Submitted::Added]);
+        job
+    }
+
+    pub(crate) async fn find(&self, id: JobId) -> (Job, JobResult) {
+        let (job, result) = self.store.find_job(id, &self.account).await.unwrap().unwrap();
+        (job, result.unwrap_or_default())
+    }
+
+    /// Waits until the job has `status`.
+    pub(crate) async fn reaches(&self, id: JobId, status: JobStatus) -> (Job, JobResult) {
+        let reached = eventually(async || {
+            let (job, result) = self.find(id).await;
+            (job.status == status).then_some((job, result))
+        });
+        if let Ok(found) = timeout(SOON, reached).await {
+            return found;
+        }
+        panic!("job is {} and not {status}", self.find(id).await.0.status)
+    }
+
+    pub(crate) async fn attempts(&self, id: JobId) -> Vec<Attempt> {
+        self.store.list_attempts(id).await.unwrap()
+    }
+
+    pub(crate) async fn cancel(&self, id: JobId) -> Option<InstanceId> {
+        match self.store.cancel(id, &self.account, self.clock.now()).await.unwrap().unwrap() {
+            Cancelled::Now { ran_at, .. } => ran_at,
+            Cancelled::Already(job) => panic!("job is {} already", job.status),
+        }
+    }
+
+    /// A worker process, with its sweeper.
+    pub(crate) async fn worker(&self) -> TestWorker {
+        self.worker_with(|_| {}).await
+    }
+
+    pub(crate) async fn worker_with(&self, edit: impl FnOnce(&mut Config)) -> TestWorker {
+        let worker = self.build(edit);
+        timeout(SOON, worker.instance.fresh()).await.expect("it registers");
+        worker
+    }
+
+    fn build(&self, edit: impl FnOnce(&mut Config)) -> TestWorker {
+        let mut config = self.config.clone();
+        edit(&mut config);
+        let process = Process::start();
+        let _on_it = process.enter();
+        let (store, clock) = (self.shared_store(), Arc::clone(&self.clock));
+        let instance = CurrentInstance::new(InstanceId::new(clock.now()));
+        let running = Running::default();
+        let mut registry = Registry::default();
+        registry.insert(Vendor::OpenAi, Arc::clone(&self.vendor) as Arc<_>);
+        let path = JobPath::start(Arc::clone(&store), Arc::clone(&clock), instance.clone(), 64);
+        let worker = Worker {
+            store: Arc::clone(&store),
+            broker: Arc::clone(&self.broker),
+            publisher: self.publisher.clone(),
+            path,
+            instance: instance.clone(),
+            running: running.clone(),
+            registry,
+            config: config.worker,
+            callbacks: config.callbacks,
+            public_url: "http://127.0.0.1:8080".parse().unwrap(),
+            clock: Arc::clone(&clock),
+        };
+        let (shutdown, retire) = (Shutdown::new(), CancellationToken::new());
+        let hub = InboxHub::start(
+            Arc::clone(&self.broker),
+            instance.clone(),
+            Handlers {
+                cancel: Arc::new(move |job, attempt| running.cancel(job, attempt)),
+                ..Handlers::default()
+            },
+            shutdown.clone(),
+        );
+        let identity = Identity { role: "worker", host: "test".into(), alone: false };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_alive(store, clock, identity, instance.clone(), retire.clone()));
+        tasks.spawn(self.sweeper(instance.clone()).run(shutdown.clone()));
+        let mut work = JoinSet::new();
+        work.spawn(inferq_worker::run(worker, shutdown.clone()));
+        TestWorker { process, instance, shutdown, retire, work, tasks, hub }
+    }
+
+    pub(crate) fn sweeper(&self, instance: CurrentInstance) -> Sweeper {
+        Sweeper {
+            store: self.shared_store(),
+            broker: Arc::clone(&self.broker),
+            publisher: self.publisher.clone(),
+            instance,
+            clock: Arc::clone(&self.clock),
+            retention: RetentionConfig { job_hours: 1 },
+        }
+    }
+
+    /// The events for one instance, from now on.
+    pub(crate) async fn inbox_of(&self, id: InstanceId) -> Events {
+        Events(self.broker.inbox(id).await.unwrap())
+    }
+}
+
+pub(crate) struct Events(Box<dyn inferq_common::broker::Inbox>);
+
+impl Events {
+    pub(crate) async fn next(&mut self) -> Event {
+        timeout(SOON, self.0.next()).await.expect("an event comes in time").unwrap()
+    }
+}
+
+/// A runtime of its own, so that all of it can vanish at once.
+struct Process(Option<Runtime>);
+
+impl Process {
+    fn start() -> Self {
+        Self(Some(Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()))
+    }
+
+    fn enter(&self) -> EnterGuard<'_> {
+        self.0.as_ref().unwrap().enter()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.take().unwrap().shutdown_background();
+    }
+}
+
+pub(crate) struct TestWorker {
+    process: Process,
+    pub(crate) instance: CurrentInstance,
+    pub(crate) shutdown: Shutdown,
+    retire: CancellationToken,
+    work: JoinSet<()>,
+    tasks: JoinSet<()>,
+    hub: InboxHub,
+}
+
+impl TestWorker {
+    /// Stops as a process does: the worker, then all that serves it.
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.soft.cancel();
+        timeout(SOON, self.work.join_next()).await.expect("it stops in time").unwrap().unwrap();
+        self.retire.cancel();
+        timeout(SOON, self.tasks.join_all()).await.expect("all else stops in time");
+        self.hub.close().await;
+    }
+
+    pub(crate) async fn hard_stop(self) {
+        self.shutdown.hard.cancel();
+        self.stop().await;
+    }
+
+    /// Is gone without a word, like a process that was killed.
+    pub(crate) fn kill(self) {
+        drop(self.process);
+    }
+}
+
+pub(crate) fn instance(id: InstanceId) -> NewInstance {
+    NewInstance { id, role: "api", host: "test".into() }
+}
+
+/// Asks again and again until there is an answer; put it under a timeout.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> T {
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
