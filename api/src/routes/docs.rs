@@ -58,7 +58,6 @@ mod tests {
     use axum::body::Body;
     use http::Request;
 
-    use super::*;
     use crate::testing::TestApi;
 
     #[tokio::test]
