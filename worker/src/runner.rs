@@ -54,7 +54,9 @@ impl Runner {
 
     /// Claims a job for this process; `None`: there is nothing to do for it, here and now.
     pub(crate) async fn claim(&self, id: JobId) -> Result<Option<Claim>, GroupError> {
-        let claimed = self.worker.path.claim(id).await;
+        let claim = self.worker.path.claim(id);
+        let claimed = self.give_up.run_until_cancelled(claim).await;
+        let claimed = claimed.unwrap_or(Err(GroupError::Closed));
         self.note(claimed.as_ref().err());
         claimed
     }
