@@ -102,7 +102,7 @@ mod distributed {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn postgres_restarted_under_load_loses_nothing() {
-        let mut postgres = postgres::Server::start().await;
+        let postgres = postgres::Server::start().await;
         let platform = platform_on(&postgres.url(), &rabbitmq::virtual_host().await).await;
         let jobs = submit_while(&platform, 300, async || {
             tokio::time::sleep(Duration::from_millis(300)).await;

@@ -2,6 +2,8 @@
 
 mod harness;
 
+use std::time::Duration;
+
 use harness::{Mode, Platform, chat};
 use serde_json::json;
 
@@ -17,13 +19,23 @@ async fn on_an_idle_platform_every_priority_runs(mode: Mode) {
     }
 }
 
+/// How many calls the vendor has not answered.
+fn in_hand(platform: &Platform) -> usize {
+    let names = platform.vendor.order();
+    let calls = names.iter().flat_map(|name| platform.vendor.calls(name));
+    calls.filter(|call| call.answered.is_none()).count()
+}
+
 async fn on_a_busy_one_high_goes_first_and_low_still_runs(mode: Mode) {
-    // One job at a time and process; the first ones keep all of them busy while the lanes fill.
+    // One job at a time and process; blockers keep all of them busy while the lanes fill.
     let platform = Platform::start_with(mode, &[("INFERQ__WORKER__CONCURRENCY", "1")]).await;
+    let n_processes = platform.workers.len().max(1);
     let mut ids = Vec::new();
-    for number in 0..2 {
-        let blocker = chat(&format!("blocker-{number}"), &json!({"delay_ms": 2000}));
-        ids.push(platform.submit(&blocker).await);
+    // A busy process may hold a second blocker ready, so each is waited for before the next.
+    while in_hand(&platform) < n_processes {
+        let blocker = format!("blocker-{}", ids.len());
+        ids.push(platform.submit(&chat(&blocker, &json!({"delay_ms": 3000}))).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     for priority in ["low", "high"] {
         for number in 0..40 {
