@@ -102,7 +102,7 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
             let job = submit_job(&client, &submit).await?;
             if submit.wait {
                 let id = word(&job["id"]);
-                return ended(watch(&client, &id).await?, json);
+                return ended(&watch(&client, &id).await?, json);
             }
             show(&job, json)
         }
@@ -112,7 +112,7 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
             let request = client.request(Method::POST, &format!("/v5/jobs/{id}/cancel"));
             show(&client.send(request).await?, json)
         }
-        JobCommand::Watch { id } => ended(watch(&client, &id).await?, json),
+        JobCommand::Watch { id } => ended(&watch(&client, &id).await?, json),
     }
 }
 
@@ -147,7 +147,7 @@ async fn submit_job(client: &Client, submit: &SubmitArgs) -> Result<Value, Failu
     let metadata = submit.metadata.as_deref().map(|text| document("--metadata", text));
     let body = Body {
         model: &submit.model,
-        args: &*arguments(submit)?,
+        args: &arguments(submit)?,
         inference_configuration: Configuration {
             timeout_seconds: submit.timeout_seconds,
             num_retries: submit.num_retries,
@@ -168,7 +168,7 @@ async fn submit_job(client: &Client, submit: &SubmitArgs) -> Result<Value, Failu
     if let Some(key) = &submit.idempotency_key {
         request = request.header("idempotency-key", key);
     }
-    Ok(client.send(request).await?)
+    client.send(request).await
 }
 
 /// A JSON document from the command line.
@@ -280,8 +280,8 @@ fn show(job: &Value, json: bool) -> Result<(), Failure> {
 }
 
 /// Shows a job that was waited for; its failure is the command's.
-fn ended(job: Value, json: bool) -> Result<(), Failure> {
-    show(&job, json)?;
+fn ended(job: &Value, json: bool) -> Result<(), Failure> {
+    show(job, json)?;
     if job["status"] == "succeeded" {
         return Ok(());
     }
