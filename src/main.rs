@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn the_help_reads_so() {
-        let help = Cli::command().term_width(100).render_long_help();
+        let command = Cli::command().mut_arg("config", |arg| arg.hide_env_values(true));
+        let help = command.term_width(100).render_long_help();
         insta::assert_snapshot!(help);
     }
 }

@@ -426,10 +426,15 @@ pub fn database_failure(config: &Config, error: &StoreError) -> Failure {
                 root_cause(source.as_ref())
             ),
         ),
-        StoreError::Unavailable(source) => Failure::new(
-            code::SYSTEM,
-            format!("cannot use {}: {}", file(&config.database), root_cause(source.as_ref())),
-        ),
+        // A file that another program made is refused as a statement.
+        StoreError::Unavailable(source) | StoreError::Other(source)
+            if config.database.is_sqlite() =>
+        {
+            Failure::new(
+                code::SYSTEM,
+                format!("cannot use {}: {}", file(&config.database), root_cause(source.as_ref())),
+            )
+        }
         StoreError::NotMigrated(_) => Failure::new(
             code::UNAVAILABLE,
             "the store's tables are not those of this release: run `inferq migrate`",

@@ -141,6 +141,19 @@ fn a_data_folder_that_cannot_be_used_is_named() {
         let ended = run(folder.path(), &[], &[&["dev"], &listen[..]].concat());
         ended.refused(71, &[&place, name]);
     }
+    // Files that hold something else.
+    for (name, code, text) in
+        [("inferq.db", 71, "a text that is no database\n"), ("api-key", 64, "\n")]
+    {
+        let place = format!("foreign-{name}");
+        fs::create_dir_all(folder.path().join(&place)).unwrap();
+        let path = folder.path().join(&place).join(name);
+        fs::write(&path, text).unwrap();
+        let listen = ["--listen", "127.0.0.1:0", "--data-dir", &place];
+        let ended = run(folder.path(), &[], &[&["dev"], &listen[..]].concat());
+        ended.refused(code, &[&format!("{place}/{name}")]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), text, "it was overwritten");
+    }
     let ended = run(folder.path(), &[], &["key", "list", "--data-dir", "nowhere"]);
     ended.refused(66, &["nowhere", "inferq dev"]);
     assert!(!folder.path().join("nowhere").exists(), "looking made a folder");

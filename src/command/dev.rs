@@ -24,6 +24,9 @@ pub const KEY_FILE: &str = "api-key";
 /// Where `dev` keeps jobs and results, inside the data folder.
 pub const DATABASE_FILE: &str = "inferq.db";
 
+/// As for `auth.bootstrap_key`.
+const SHORTEST_KEY: usize = 16;
+
 #[derive(Debug, Args)]
 pub struct DevArgs {
     /// Where to listen
@@ -97,19 +100,30 @@ async fn first_key(platform: &Platform, data_dir: &Path) -> Result<SecretString,
         Ok(text) => SecretString::from(text.trim().to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = inferq_common::account::generate_key(&mut rand::rng());
-            let kept = File::options()
-                .create_new(true)
-                .write(true)
-                .mode(0o600)
-                .open(&path)
-                .and_then(|mut file| writeln!(file, "{}", key.expose_secret()));
-            kept.map_err(|error| unusable(data_dir, &error))?;
+            keep_key(&path, &key).map_err(|error| unusable(data_dir, &error))?;
             key
         }
         Err(error) => return Err(unusable(data_dir, &error)),
     };
+    // Whoever sends no more than an empty header must not be let in.
+    if key.expose_secret().len() < SHORTEST_KEY {
+        return Err(Failure::new(
+            code::CONFIG,
+            format!("{} holds no API key: delete it, and the next start makes one", path.display()),
+        ));
+    }
     platform.ensure_key(&key, "dev").await?;
     Ok(key)
+}
+
+/// Writes the key whole or not at all.
+fn keep_key(path: &Path, key: &SecretString) -> std::io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file =
+        File::options().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
+    writeln!(file, "{}", key.expose_secret())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
 }
 
 fn greet(platform: &Platform, data_dir: &Path, key: &SecretString) -> Result<(), Failure> {
