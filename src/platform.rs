@@ -340,7 +340,7 @@ async fn until_told(
         warn!("stopping at once");
         api_stop.hard.cancel();
         worker_stop.hard.cancel();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = in_order => {}

@@ -1,5 +1,7 @@
 //! One account never sees another's jobs, models or deliveries.
 
+#![expect(clippy::unwrap_used, reason = "stories unwrap freely")]
+
 mod harness;
 
 use harness::{KEY, Mode, Platform, echo, receiver::Receiver};

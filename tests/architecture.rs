@@ -1,5 +1,7 @@
 //! House rules, held by reading the sources.
 
+#![expect(clippy::unwrap_used, reason = "stories unwrap freely")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! Every final status is told, to receivers good and bad, and to no address it must not go to.
 
+#![expect(clippy::unwrap_used, reason = "stories unwrap freely")]
+
 mod harness;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! A cancelled job stops at once, wherever it is.
 
+#![expect(clippy::unwrap_used, reason = "stories unwrap freely")]
+
 mod harness;
 
 use std::time::{Duration, Instant};

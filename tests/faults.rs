@@ -1,5 +1,7 @@
 //! Processes are killed at any moment: nothing accepted is lost, nothing ends twice.
 
+#![expect(clippy::unwrap_used, reason = "stories unwrap freely")]
+
 mod harness;
 
 use std::collections::BTreeMap;
@@ -228,12 +230,7 @@ async fn assert_all_ended_once(
         }
     }
     platform.has_settled().await;
-    let n_known = platform.vendor.counts().len();
-    println!(
-        "accepted {}, ended {}, repeated attempts {repeated}, names seen by the vendor {n_known}",
-        jobs.len(),
-        jobs.len()
-    );
+    assert!(platform.vendor.counts().len() >= jobs.len(), "every accepted job was called");
     // What ran twice was in flight at a kill: never more than all workers hold at once.
     assert!(repeated <= 2 * 128, "{repeated} attempts were repeated");
 }

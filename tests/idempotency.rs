@@ -1,5 +1,7 @@
 //! A repeated submit makes no second job.
 
+#![expect(clippy::unwrap_used, reason = "stories unwrap freely")]
+
 mod harness;
 
 use std::collections::BTreeSet;

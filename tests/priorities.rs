@@ -1,5 +1,7 @@
 //! High goes before low, and low still goes.
 
+#![expect(clippy::unwrap_used, reason = "stories unwrap freely")]
+
 mod harness;
 
 use std::time::Duration;

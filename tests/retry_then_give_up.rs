@@ -1,5 +1,7 @@
 //! What may pass is tried again, as often and as late as it should be; what may not is not.
 
+#![expect(clippy::unwrap_used, reason = "stories unwrap freely")]
+
 mod harness;
 
 use std::time::Duration;

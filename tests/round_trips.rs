@@ -1,5 +1,7 @@
 //! A job's result comes back by waiting, by polling and by a signed callback.
 
+#![expect(clippy::unwrap_used, reason = "stories unwrap freely")]
+
 mod harness;
 
 use harness::{Mode, Platform, chat, echo, eventually, receiver::Receiver};

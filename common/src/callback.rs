@@ -159,9 +159,9 @@ mod tests {
         let now = DateTime::<Utc>::UNIX_EPOCH;
         for attempt in 1..=9u32 {
             let wait = next_attempt_at(attempt, now, &mut rng).unwrap() - now;
-            let base = RETRY_DELAYS_SECS[attempt as usize - 1] as f64;
-            let ratio = wait.num_milliseconds() as f64 / 1000.0 / base;
-            assert!((0.899..=1.101).contains(&ratio), "attempt {attempt}: {ratio}");
+            let base = Duration::from_secs(RETRY_DELAYS_SECS[attempt as usize - 1]);
+            let ratio = wait.to_std().unwrap().div_duration_f64(base);
+            assert!((0.9..=1.1).contains(&ratio), "attempt {attempt}: {ratio}");
         }
         assert_eq!(next_attempt_at(10, now, &mut rng), None);
         assert_eq!(next_attempt_at(0, now, &mut rng), None);

@@ -1,5 +1,7 @@
 //! Where time comes from.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
 /// Tells the time; tests set it.
@@ -26,20 +28,21 @@ pub fn to_micros(at: DateTime<Utc>) -> DateTime<Utc> {
 
 /// A clock that stands until it is moved.
 #[derive(Debug)]
-pub struct ManualClock(std::sync::Mutex<DateTime<Utc>>);
+pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
     pub fn at(start: DateTime<Utc>) -> Self {
-        Self(std::sync::Mutex::new(to_micros(start)))
+        Self(AtomicI64::new(start.timestamp_micros()))
     }
 
+    /// Moves it by whole microseconds.
     pub fn advance(&self, by: TimeDelta) {
-        *self.0.lock().expect("no one panics while holding the clock") += by;
+        self.0.fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> DateTime<Utc> {
-        *self.0.lock().expect("no one panics while holding the clock")
+        DateTime::from_timestamp_micros(self.0.load(Ordering::SeqCst)).unwrap_or_default()
     }
 }

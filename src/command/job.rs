@@ -158,7 +158,7 @@ async fn submit_job(client: &Client, submit: &SubmitArgs) -> Result<Answer<Objec
     let metadata = submit.metadata.as_deref().map(|text| document("--metadata", text));
     let body = Body {
         model: &submit.model,
-        args: &*arguments(submit)?,
+        args: &arguments(submit)?,
         inference_configuration: Configuration {
             timeout_seconds: submit.timeout_seconds,
             num_retries: submit.num_retries,

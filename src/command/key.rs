@@ -10,7 +10,7 @@ use inferq_common::{
     clock::{Clock, SystemClock},
     config::Config,
     id::{AccountId, ApiKeyId},
-    store::{SharedStore, StoreError},
+    store::SharedStore,
     view::rfc3339,
 };
 use secrecy::ExposeSecret;
@@ -102,7 +102,11 @@ pub async fn run(args: KeyArgs, file: Option<&Path>) -> Result<(), Failure> {
         }
         KeyCommand::List { account } => list(&store, account.as_ref(), args.json).await,
         KeyCommand::Revoke { id } => {
-            if store.revoke_key(id, SystemClock.now()).await.map_err(refused)? {
+            if store
+                .revoke_key(id, SystemClock.now())
+                .await
+                .map_err(|error| platform::store_failure(&error))?
+            {
                 if args.json {
                     return output::json(&json!({"id": id, "revoked": true}));
                 }
@@ -119,10 +123,6 @@ pub async fn run(args: KeyArgs, file: Option<&Path>) -> Result<(), Failure> {
     }
 }
 
-fn refused(error: StoreError) -> Failure {
-    platform::store_failure(&error)
-}
-
 async fn create(
     store: &SharedStore,
     account: AccountId,
@@ -133,7 +133,10 @@ async fn create(
     let now = SystemClock.now();
     for account in std::iter::once(&account).chain(&also) {
         let secret = callback::generate_secret(&mut rand::rng());
-        store.ensure_account(account, &secret, now).await.map_err(refused)?;
+        store
+            .ensure_account(account, &secret, now)
+            .await
+            .map_err(|error| platform::store_failure(&error))?;
     }
     let key = account::generate_key(&mut rand::rng());
     let record = ApiKey {
@@ -146,7 +149,7 @@ async fn create(
         created_at: now,
         revoked_at: None,
     };
-    store.add_key(&record).await.map_err(refused)?;
+    store.add_key(&record).await.map_err(|error| platform::store_failure(&error))?;
     if json {
         let key = key.expose_secret();
         return output::json(&json!({"id": record.id, "account_id": record.account, "key": key}));
@@ -155,7 +158,7 @@ async fn create(
 }
 
 async fn list(store: &SharedStore, account: Option<&AccountId>, json: bool) -> Result<(), Failure> {
-    let keys = store.list_keys(account).await.map_err(refused)?;
+    let keys = store.list_keys(account).await.map_err(|error| platform::store_failure(&error))?;
     if json {
         let items: Vec<_> = keys.iter().map(key_json).collect();
         return output::json(&items.into());
@@ -195,7 +198,10 @@ fn key_json(key: &ApiKey) -> serde_json::Value {
 }
 
 async fn show_secrets(store: &SharedStore, account: &AccountId, json: bool) -> Result<(), Failure> {
-    let secrets = store.list_webhook_secrets(account, SystemClock.now()).await.map_err(refused)?;
+    let secrets = store
+        .list_webhook_secrets(account, SystemClock.now())
+        .await
+        .map_err(|error| platform::store_failure(&error))?;
     if secrets.is_empty() {
         return Err(no_account(account));
     }
@@ -223,8 +229,10 @@ async fn rotate_secret(
     let now = SystemClock.now();
     let new = callback::generate_secret(&mut rand::rng());
     let old_expires_at = now + TimeDelta::hours(OLD_SECRET_HOURS);
-    let known =
-        store.rotate_webhook_secret(account, &new, now, old_expires_at).await.map_err(refused)?;
+    let known = store
+        .rotate_webhook_secret(account, &new, now, old_expires_at)
+        .await
+        .map_err(|error| platform::store_failure(&error))?;
     if !known {
         return Err(no_account(account));
     }

@@ -114,7 +114,9 @@ impl Drop for Process {
         if std::thread::panicking() {
             eprintln!("--- the end of {}'s log\n{}", self.name, self.log_tail());
         }
-        if let Some(mut child) = self.child.lock().unwrap_or_else(|held| held.into_inner()).take() {
+        if let Some(mut child) =
+            self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        {
             let _ = child.kill();
             let _ = child.wait();
         }
