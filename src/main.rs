@@ -74,3 +74,41 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Model(args) => command::model::run(args).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn undocumented(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        for arg in command.get_arguments() {
+            if arg.get_help().is_none_or(|help| help.to_string().is_empty()) {
+                found.push(format!("{path} {}", arg.get_id()));
+            }
+        }
+        for command in command.get_subcommands() {
+            let path = format!("{path} {}", command.get_name());
+            if command.get_about().is_none() {
+                found.push(path.clone());
+            }
+            undocumented(command, &path, found);
+        }
+    }
+
+    #[test]
+    fn every_command_and_every_argument_has_a_line_of_help() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        let mut found = Vec::new();
+        undocumented(&command, "inferq", &mut found);
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_help_reads_so() {
+        let command = Cli::command().mut_arg("config", |arg| arg.hide_env_values(true));
+        let help = command.term_width(100).render_long_help();
+        insta::assert_snapshot!(help);
+    }
+}

@@ -421,11 +421,20 @@ pub fn database_failure(config: &Config, error: &StoreError) -> Failure {
         StoreError::Unavailable(source) if !config.database.is_sqlite() => Failure::new(
             code::UNAVAILABLE,
             format!(
-                "no Postgres at {}: start one or run `inferq dev` ({})",
+                "cannot use Postgres at {}: {}; start one or run `inferq dev`",
                 place(&config.database),
-                chain(source.as_ref())
+                root_cause(source.as_ref())
             ),
         ),
+        // A file that another program made is refused as a statement.
+        StoreError::Unavailable(source) | StoreError::Other(source)
+            if config.database.is_sqlite() =>
+        {
+            Failure::new(
+                code::SYSTEM,
+                format!("cannot use {}: {}", file(&config.database), root_cause(source.as_ref())),
+            )
+        }
         StoreError::NotMigrated(_) => Failure::new(
             code::UNAVAILABLE,
             "the store's tables are not those of this release: run `inferq migrate`",
@@ -443,6 +452,13 @@ fn place(database: &DatabaseConfig) -> String {
     format!("{host}:{}{}", url.port().unwrap_or(5432), url.path())
 }
 
+/// The file of a SQLite store.
+fn file(database: &DatabaseConfig) -> &str {
+    let url = database.url.expose_secret();
+    let path = url.strip_prefix("sqlite:").unwrap_or(url);
+    path.strip_prefix("//").unwrap_or(path)
+}
+
 /// An error with its causes, each once.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -456,6 +472,15 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+/// What was wrong in the first place, without the layers around it.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
 }
 
 fn host_name() -> String {

@@ -90,6 +90,50 @@ mod distributed {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn started_without_rabbitmq_jobs_are_accepted_and_run_when_it_comes() {
+        let mut rabbitmq = rabbitmq::Server::start().await;
+        let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;
+        rabbitmq.stop().await;
+        let processes = || platform.fronts.iter().chain(&platform.workers);
+        for process in processes() {
+            process.kill();
+            process.start_again();
+        }
+        for process in processes() {
+            let url = format!("http://{}/readyz", process.listen);
+            let body = eventually("an answer without the broker", async || {
+                let response = platform.http.get(&url).send().await.ok()?;
+                assert_eq!(response.status(), 200, "without the broker it is ready all the same");
+                response.json::<Value>().await.ok()
+            })
+            .await;
+            assert_eq!(body["status"], "degraded", "{}: {body}", process.name);
+            assert_eq!(body["checks"]["broker"]["status"], "failed", "{body}");
+            assert_eq!(body["checks"]["store"]["status"], "ok", "{body}");
+        }
+        let waits = chat("waits", &json!({}));
+        let waits = platform.infer(&waits);
+        let comes = async {
+            let mut jobs = BTreeMap::new();
+            for number in 0..20 {
+                let name = format!("job-{number}");
+                jobs.insert(name.clone(), platform.submit(&chat(&name, &json!({}))).await);
+            }
+            for id in jobs.values() {
+                assert_eq!(platform.job(id).await["status"], "queued", "nothing can run yet");
+            }
+            rabbitmq.start_again().await;
+            jobs
+        };
+        let (answer, jobs) = tokio::join!(waits, comes);
+        assert_eq!(answer.status(), 200, "who waited got the result");
+        assert_all_ended_once(&platform, &jobs, None).await;
+        for process in processes() {
+            process.is_ready().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn rabbitmq_restarted_under_load_loses_nothing() {
         let mut rabbitmq = rabbitmq::Server::start().await;
         let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;

@@ -21,6 +21,12 @@ use crate::{
 /// Where `dev` leaves its first key, inside the data folder; readable by its owner alone.
 pub const KEY_FILE: &str = "api-key";
 
+/// Where `dev` keeps jobs and results, inside the data folder.
+pub const DATABASE_FILE: &str = "inferq.db";
+
+/// As for `auth.bootstrap_key`.
+const SHORTEST_KEY: usize = 16;
+
 #[derive(Debug, Args)]
 pub struct DevArgs {
     /// Where to listen
@@ -32,13 +38,13 @@ pub struct DevArgs {
 }
 
 pub async fn run(args: DevArgs, file: Option<&Path>) -> Result<(), Failure> {
-    make_data_dir(&args.data_dir)?;
     let mut config = embedded_config(file, &args.data_dir)?;
     if let Some(listen) = args.listen {
         config.api.listen = listen;
     }
     // Receivers under development run on the same machine.
     config.callbacks.allow_networks.extend(platform::loopback());
+    make_data_dir(&args.data_dir)?;
     let _lock = lock(&args.data_dir)?;
 
     let platform = Platform::start(config, Roles::DEV).await?;
@@ -50,26 +56,30 @@ pub async fn run(args: DevArgs, file: Option<&Path>) -> Result<(), Failure> {
 /// The configuration of `dev`: always its own SQLite file and the in-process broker, whatever
 /// `DATABASE_URL` says; that may be another project's.
 pub fn embedded_config(file: Option<&Path>, data_dir: &Path) -> Result<Config, Failure> {
-    let database = format!("sqlite://{}", data_dir.join("inferq.db").display());
+    let database = format!("sqlite://{}", data_dir.join(DATABASE_FILE).display());
     Ok(Config::load_with(file, &[("database.url", &database), ("broker.url", "memory:")])?)
 }
 
 fn make_data_dir(data_dir: &Path) -> Result<(), Failure> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(|error| {
-        Failure::new(
-            code::SYSTEM,
-            format!(
-                "cannot make the data folder {}: {error}; choose another with --data-dir",
-                data_dir.display()
-            ),
-        )
-    })
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
+    made.map_err(|error| unusable(data_dir, &error))
+}
+
+fn unusable(data_dir: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(
+        code::SYSTEM,
+        format!(
+            "cannot use {} as data folder: {error}; choose another with --data-dir",
+            data_dir.display()
+        ),
+    )
 }
 
 /// One `dev` a data folder: the file is locked for as long as the process lives.
 fn lock(data_dir: &Path) -> Result<File, Failure> {
     let path = data_dir.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| unusable(data_dir, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Failure::new(
@@ -79,7 +89,7 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
                 data_dir.display()
             ),
         )),
-        Err(TryLockError::Error(error)) => Err(error.into()),
+        Err(TryLockError::Error(error)) => Err(unusable(data_dir, &error)),
     }
 }
 
@@ -90,14 +100,30 @@ async fn first_key(platform: &Platform, data_dir: &Path) -> Result<SecretString,
         Ok(text) => SecretString::from(text.trim().to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = inferq_common::account::generate_key(&mut rand::rng());
-            let mut file = File::options().create_new(true).write(true).mode(0o600).open(&path)?;
-            writeln!(file, "{}", key.expose_secret())?;
+            keep_key(&path, &key).map_err(|error| unusable(data_dir, &error))?;
             key
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(unusable(data_dir, &error)),
     };
+    // Whoever sends no more than an empty header must not be let in.
+    if key.expose_secret().len() < SHORTEST_KEY {
+        return Err(Failure::new(
+            code::CONFIG,
+            format!("{} holds no API key: delete it, and the next start makes one", path.display()),
+        ));
+    }
     platform.ensure_key(&key, "dev").await?;
     Ok(key)
+}
+
+/// Writes the key whole or not at all.
+fn keep_key(path: &Path, key: &SecretString) -> std::io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file =
+        File::options().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
+    writeln!(file, "{}", key.expose_secret())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
 }
 
 fn greet(platform: &Platform, data_dir: &Path, key: &SecretString) -> Result<(), Failure> {

@@ -5,12 +5,12 @@ use std::{io::Read, path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::Serialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 use url::form_urlencoded;
 
 use crate::{
-    client::{Client, ServerArgs, word},
+    client::{Answer, Client, Object, Page, ServerArgs, segment},
     exit::{Failure, code},
     output::{self, Progress},
 };
@@ -25,16 +25,25 @@ pub struct JobArgs {
 
 #[derive(Debug, Subcommand)]
 enum JobCommand {
-    /// Submit a job and print its id, or with --wait its result
+    /// Submit a job and show it, or with --wait its result
     Submit(Box<SubmitArgs>),
     /// Show a job with its result
-    Get { id: String },
+    Get {
+        /// The job's id
+        id: String,
+    },
     /// List jobs, newest first
     List(ListArgs),
     /// Cancel a job that has not ended
-    Cancel { id: String },
+    Cancel {
+        /// The job's id
+        id: String,
+    },
     /// Wait until a job ends and show its result; exit code 1 unless it succeeded
-    Watch { id: String },
+    Watch {
+        /// The job's id
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +93,7 @@ struct ListArgs {
     /// The vendor's own name of the model
     #[arg(long)]
     model: Option<String>,
+    /// Its vendor, such as openai
     #[arg(long)]
     vendor: Option<String>,
     /// At most this many (1 to 1000)
@@ -101,7 +111,7 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
         JobCommand::Submit(submit) => {
             let job = submit_job(&client, &submit).await?;
             if submit.wait {
-                let id = word(&job["id"]);
+                let id = job.document.word("id");
                 return ended(&watch(&client, &id).await?, json);
             }
             show(&job, json)
@@ -109,7 +119,8 @@ pub async fn run(args: JobArgs) -> Result<(), Failure> {
         JobCommand::Get { id } => show(&get(&client, &id, 0).await?, json),
         JobCommand::List(list) => list_jobs(&client, &list, json).await,
         JobCommand::Cancel { id } => {
-            let request = client.request(Method::POST, &format!("/v5/jobs/{id}/cancel"));
+            let request =
+                client.request(Method::POST, &format!("/v5/jobs/{}/cancel", segment(&id)));
             show(&client.send(request).await?, json)
         }
         JobCommand::Watch { id } => ended(&watch(&client, &id).await?, json),
@@ -143,7 +154,7 @@ struct Configuration {
     num_retries: Option<u32>,
 }
 
-async fn submit_job(client: &Client, submit: &SubmitArgs) -> Result<Value, Failure> {
+async fn submit_job(client: &Client, submit: &SubmitArgs) -> Result<Answer<Object>, Failure> {
     let metadata = submit.metadata.as_deref().map(|text| document("--metadata", text));
     let body = Body {
         model: &submit.model,
@@ -192,8 +203,8 @@ fn arguments(submit: &SubmitArgs) -> Result<Box<RawValue>, Failure> {
     document("--args", &text)
 }
 
-async fn get(client: &Client, id: &str, wait_secs: u32) -> Result<Value, Failure> {
-    let mut request = client.request(Method::GET, &format!("/v5/jobs/{id}"));
+async fn get(client: &Client, id: &str, wait_secs: u32) -> Result<Answer<Object>, Failure> {
+    let mut request = client.request(Method::GET, &format!("/v5/jobs/{}", segment(id)));
     if wait_secs > 0 {
         request = request.header("prefer", format!("wait={wait_secs}"));
     }
@@ -201,7 +212,7 @@ async fn get(client: &Client, id: &str, wait_secs: u32) -> Result<Value, Failure
 }
 
 /// Waits until the job ends, through restarts of the server of up to a minute.
-async fn watch(client: &Client, id: &str) -> Result<Value, Failure> {
+async fn watch(client: &Client, id: &str) -> Result<Answer<Object>, Failure> {
     let mut progress = Progress::new();
     let begun = Instant::now();
     let mut last_answer = Instant::now();
@@ -209,12 +220,13 @@ async fn watch(client: &Client, id: &str) -> Result<Value, Failure> {
         match get(client, id, 2).await {
             Ok(job) => {
                 last_answer = Instant::now();
-                if !matches!(job["status"].as_str(), Some("queued" | "running")) {
+                let status = job.document.word("status");
+                if !matches!(status.as_str(), "queued" | "running") {
                     return Ok(job);
                 }
                 let seconds = begun.elapsed().as_secs();
-                let attempt = &job["attempt"];
-                progress.show(&format!("{}, attempt {attempt}, {seconds} s", word(&job["status"])));
+                let attempt = job.document.word("attempt");
+                progress.show(&format!("{status}, attempt {attempt}, {seconds} s"));
             }
             Err(failure) => {
                 if failure.code != code::UNAVAILABLE || last_answer.elapsed().as_secs() > 60 {
@@ -241,48 +253,48 @@ async fn list_jobs(client: &Client, list: &ListArgs, json: bool) -> Result<(), F
     }
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
     let request = client.request(Method::GET, &format!("/v5/jobs?{query}"));
-    let page = client.send(request).await?;
+    let page = client.send::<Page>(request).await?;
     if json {
-        return output::json(&page);
+        return output::line(page.text);
     }
-    let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let Page { items, has_more } = page.document;
     let columns = ["id", "status", "model", "priority", "attempt", "created_at"];
-    let row = |job: &Value| columns.iter().map(|column| word(&job[*column])).collect();
+    let row = |job: &Object| columns.iter().map(|column| job.word(column)).collect();
     output::table(&columns, items.iter().map(row).collect(), "no jobs")?;
-    if page["has_more"] == true {
-        let last = items.last().map(|job| word(&job["id"])).unwrap_or_default();
+    if has_more {
+        let last = items.last().map(|job| job.word("id")).unwrap_or_default();
         output::line(format_args!("more: --starting-after {last}"))?;
     }
     Ok(())
 }
 
-fn show(job: &Value, json: bool) -> Result<(), Failure> {
+fn show(job: &Answer<Object>, json: bool) -> Result<(), Failure> {
     if json {
-        return output::json(job);
+        return output::line(&job.text);
     }
+    let job = &job.document;
     let members =
         ["id", "status", "model", "priority", "attempt", "created_at", "started_at", "finished_at"];
     for member in members {
-        output::line(format_args!("{member:<12} {}", word(&job[member])))?;
+        let word = job.word(member);
+        if !word.is_empty() {
+            output::line(format_args!("{member:<12} {word}"))?;
+        }
     }
-    if let Some(error) = job["error"].as_object() {
-        output::line(format_args!(
-            "{:<12} {}: {}",
-            "error",
-            word(&error["class"]),
-            word(&error["message"])
-        ))?;
+    if let Some(Ok(error)) = job.raw("error").map(serde_json::from_str::<Object>) {
+        let (class, message) = (error.word("class"), error.word("message"));
+        output::line(format_args!("{:<12} {class}: {message}", "error"))?;
     }
-    if !job["response"].is_null() {
-        output::line(format_args!("{:<12} {}", "response", job["response"]))?;
+    if let Some(response) = job.raw("response") {
+        output::line(format_args!("{:<12} {response}", "response"))?;
     }
     Ok(())
 }
 
 /// Shows a job that was waited for; its failure is the command's.
-fn ended(job: &Value, json: bool) -> Result<(), Failure> {
+fn ended(job: &Answer<Object>, json: bool) -> Result<(), Failure> {
     show(job, json)?;
-    if job["status"] == "succeeded" {
+    if job.document.word("status") == "succeeded" {
         return Ok(());
     }
     Err(Failure::new(code::JOB_NOT_SUCCEEDED, String::new()))

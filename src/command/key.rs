@@ -40,7 +40,7 @@ pub struct KeyArgs {
 enum KeyCommand {
     /// Make a key and print it: it is shown this once
     Create {
-        /// Account the key acts for; made if it does not exist
+        /// Account the key acts for, made if it does not exist; default: auth.default_account
         #[arg(long)]
         account: Option<AccountId>,
         /// Further accounts the key may select with x-selected-account-id
@@ -52,11 +52,15 @@ enum KeyCommand {
     },
     /// List keys; the keys themselves are not stored
     List {
+        /// Only those that act for this account
         #[arg(long)]
         account: Option<AccountId>,
     },
     /// Revoke a key by its id; requests with it get 401 within a second
-    Revoke { id: ApiKeyId },
+    Revoke {
+        /// The key's id, from `inferq key list`
+        id: ApiKeyId,
+    },
     /// Manage the secrets that sign callbacks
     WebhookSecret {
         #[command(subcommand)]
@@ -68,11 +72,13 @@ enum KeyCommand {
 enum SecretCommand {
     /// Print the active secrets, newest first
     Show {
+        /// Whose; default: auth.default_account
         #[arg(long)]
         account: Option<AccountId>,
     },
     /// Make a new secret and print it; the old one signs for 24 h more
     Rotate {
+        /// Whose; default: auth.default_account
         #[arg(long)]
         account: Option<AccountId>,
     },
@@ -80,7 +86,12 @@ enum SecretCommand {
 
 pub async fn run(args: KeyArgs, file: Option<&Path>) -> Result<(), Failure> {
     let config = match &args.data_dir {
-        Some(data_dir) => super::dev::embedded_config(file, data_dir)?,
+        Some(data_dir) => {
+            if !data_dir.join(super::dev::DATABASE_FILE).exists() {
+                return Err(no_store(data_dir));
+            }
+            super::dev::embedded_config(file, data_dir)?
+        }
         None => Config::load(file)?,
     };
     let store = platform::open_store(&config).await?;
@@ -96,6 +107,9 @@ pub async fn run(args: KeyArgs, file: Option<&Path>) -> Result<(), Failure> {
                 .await
                 .map_err(|error| platform::store_failure(&error))?
             {
+                if args.json {
+                    return output::json(&json!({"id": id, "revoked": true}));
+                }
                 return output::line(format_args!("revoked {id}"));
             }
             Err(Failure::new(code::NOT_FOUND, format!("there is no key {id}")))
@@ -228,6 +242,17 @@ async fn rotate_secret(
         return output::json(&json!({"secret": new, "old_secrets_expire_at": old_expires_at}));
     }
     output::line(new.expose_secret())
+}
+
+/// Looking at a folder must not make it a data folder.
+fn no_store(data_dir: &Path) -> Failure {
+    Failure::new(
+        code::NOT_FOUND,
+        format!(
+            "{} is no data folder of inferq: `inferq dev --data-dir {0}` makes it one",
+            data_dir.display()
+        ),
+    )
 }
 
 fn no_account(account: &AccountId) -> Failure {

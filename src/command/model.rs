@@ -2,10 +2,9 @@
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::Value;
 
 use crate::{
-    client::{Client, ServerArgs, word},
+    client::{Client, Object, Page, ServerArgs, segment},
     exit::Failure,
     output,
 };
@@ -27,7 +26,10 @@ enum ModelCommand {
         limit: u32,
     },
     /// Show a model
-    Get { id: String },
+    Get {
+        /// Its id, or the vendor/name it is registered as
+        id: String,
+    },
 }
 
 const COLUMNS: [&str; 6] = ["id", "name", "model_vendor", "model_type", "status", "created_at"];
@@ -37,22 +39,22 @@ pub async fn run(args: ModelArgs) -> Result<(), Failure> {
     match args.command {
         ModelCommand::List { limit } => {
             let request = client.request(Method::GET, &format!("/v5/models?limit={limit}"));
-            let page = client.send(request).await?;
+            let page = client.send::<Page>(request).await?;
             if args.server.json {
-                return output::json(&page);
+                return output::line(page.text);
             }
-            let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let row = |model: &Value| COLUMNS.iter().map(|column| word(&model[*column])).collect();
-            output::table(&COLUMNS, items.iter().map(row).collect(), "no registered models")
+            let row = |model: &Object| COLUMNS.iter().map(|column| model.word(column)).collect();
+            let rows = page.document.items.iter().map(row).collect();
+            output::table(&COLUMNS, rows, "no registered models")
         }
         ModelCommand::Get { id } => {
-            let request = client.request(Method::GET, &format!("/v5/models/{id}"));
-            let model = client.send(request).await?;
+            let request = client.request(Method::GET, &format!("/v5/models/{}", segment(&id)));
+            let model = client.send::<Object>(request).await?;
             if args.server.json {
-                return output::json(&model);
+                return output::line(model.text);
             }
             for column in COLUMNS {
-                output::line(format_args!("{column:<14} {}", word(&model[column])))?;
+                output::line(format_args!("{column:<14} {}", model.document.word(column)))?;
             }
             Ok(())
         }

@@ -122,7 +122,9 @@ async fn check<E: Display>(
         Err(_) => Some(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
     };
     let status = if message.is_none() { CheckStatus::Ok } else { CheckStatus::Failed };
-    Check { status, kind, message, duration_ms: start.elapsed().as_secs_f64() * 1000.0 }
+    // Whole microseconds: more digits would be noise.
+    let duration_ms = (start.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+    Check { status, kind, message, duration_ms }
 }
 
 /// What went wrong in this layer's words. Causes may name hosts and users and stay in the log.

@@ -183,6 +183,21 @@ async fn a_full_disk_is_unavailable_and_nothing_is_half_done() {
     assert_eq!(store.submit(&batch[..1], instance).await.unwrap(), [Submitted::Added]);
 }
 
+/// As SQLite does when the disk is full or fails.
+#[tokio::test]
+async fn a_transaction_that_sqlite_rolled_back_by_itself_leaves_the_writer_usable() {
+    let (store, _folder) = open().await;
+    let instance = register(&store).await;
+    let mut tx = store.write().await.unwrap();
+    sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+    super::commit(tx).await.unwrap_err();
+    assert_eq!(store.submit(&[plain_job()], instance).await.unwrap(), [Submitted::Added]);
+    let mut tx = store.write().await.unwrap();
+    sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+    drop(tx);
+    assert!(store.heartbeat(instance).await.unwrap());
+}
+
 #[tokio::test]
 async fn a_move_that_is_dropped_half_way_is_undone() {
     let (store, _folder) = open().await;
