@@ -368,6 +368,7 @@ const STATEMENTS: &[&str] = &[
     submit::SUBMIT,
     submit::REPEATED,
     claims::CLAIM,
+    claims::STRAYS,
     finish::FINISH,
     jobs::FIND,
     jobs::REVOKED,
