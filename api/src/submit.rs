@@ -136,7 +136,10 @@ async fn store_and_publish(
     let job = new.job.clone();
     match state.path.submit(new).await? {
         Submitted::Added => {}
-        Submitted::Repeated(first) => return Ok(Placed { job: *first, repeated: true }),
+        Submitted::Repeated(first) => {
+            wake_again(state, &first, trace);
+            return Ok(Placed { job: *first, repeated: true });
+        }
         Submitted::KeyReused => return Err(key_reused()),
     }
     metrics::counter!(
@@ -151,6 +154,16 @@ async fn store_and_publish(
         state.publisher.publish(wakeup, trace);
     }
     Ok(Placed { job, repeated: false })
+}
+
+/// The first request may have been stored and its answer lost, and with it the message: a repeated
+/// one sees to it. One message too many does no harm.
+fn wake_again(state: &AppState, job: &Job, trace: Option<String>) {
+    if job.status == JobStatus::Queued && job.attempt == 0 && job.run_at.is_none() {
+        let wakeup =
+            Wakeup { job_id: job.id, lane: job.lane(), attempt: 0, reply_to: job.reply_to };
+        state.publisher.publish(wakeup, trace);
+    }
 }
 
 fn key_reused() -> ApiError {

@@ -23,9 +23,10 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// For jobs whose event comes to this process: only a lost event needs the store.
+    /// For jobs whose event comes to this process: only a lost event needs the store, and thousands
+    /// of callers may wait for long.
     pub(crate) const NET: Self =
-        Self { first: Duration::from_secs(1), max: Duration::from_secs(2) };
+        Self { first: Duration::from_secs(1), max: Duration::from_secs(5) };
 
     /// For jobs whose event may go to another process.
     pub(crate) const POLL: Self =

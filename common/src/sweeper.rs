@@ -19,7 +19,7 @@ use crate::{
     config::RetentionConfig,
     id::InstanceId,
     instance::{CurrentInstance, GRACE},
-    job::{Job, JobStatus, Lane},
+    job::{Job, Lane},
     outage::Outage,
     publisher::Publisher,
     shutdown::Shutdown,
@@ -36,6 +36,8 @@ const NET_EVERY: Duration = Duration::from_secs(5);
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 /// Bounds one round of one step.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bounds the telling of those who wait for the jobs of one round.
+const TELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most rows one statement moves.
 const BATCH: u32 = 500;
 /// A round of the net publishes at most this many jobs of a lane again.
@@ -160,6 +162,7 @@ impl Sweeper {
             repaired("republished", republished);
             repaired("failed", failed);
             self.publish(rescued.wakeups);
+            self.tell_ended(&rescued.failed).await;
         }
         Ok(())
     }
@@ -183,9 +186,7 @@ impl Sweeper {
             let expired = self.store.expire(self.clock.now(), BATCH).await?;
             let was_full = is_full(expired.len(), BATCH);
             repaired("expired", expired.len() as u64);
-            for job in &expired {
-                self.tell_expired(job).await;
-            }
+            self.tell_ended(&expired).await;
             if !was_full {
                 break;
             }
@@ -193,14 +194,27 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn tell_expired(&self, job: &Job) {
-        let (vendor, status) = (job.vendor.as_str(), JobStatus::Expired);
-        counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str())
-            .increment(1);
-        info!({ field::JOB_ID } = %job.id, "job has expired");
-        let Some(waits_at) = job.reply_to else { return };
-        let event = Event::Finished { job_id: job.id, status, attempt: job.attempt, result: None };
-        if let Err(error) = self.broker.send(waits_at, &event).await {
+    /// Counts jobs that ended here, and tells who waits for them.
+    async fn tell_ended(&self, jobs: &[Job]) {
+        for job in jobs {
+            let (vendor, status) = (job.vendor.as_str(), job.status);
+            counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str())
+                .increment(1);
+            info!({ field::JOB_ID } = %job.id, { field::JOB_STATUS } = %status, "job has ended");
+        }
+        let tell = jobs.iter().filter_map(|job| {
+            let (job_id, status, attempt) = (job.id, job.status, job.attempt);
+            let event = Event::Finished { job_id, status, attempt, result: None };
+            Some(self.send(job.reply_to?, event))
+        });
+        // All at once and no longer than this: the broker may be away, and the jobs are in the store.
+        if timeout(TELL_TIMEOUT, futures::future::join_all(tell)).await.is_err() {
+            debug!("not all events were sent in time; who waits looks into the store");
+        }
+    }
+
+    async fn send(&self, to: InstanceId, event: Event) {
+        if let Err(error) = self.broker.send(to, &event).await {
             debug!(%error, "the event was not sent; who waits looks into the store");
         }
     }
@@ -232,7 +246,8 @@ impl Sweeper {
         let ready_before = self.clock.now() - OVERDUE_AFTER;
         let overdue = self.store.overdue(lane, ready_before, NET_BATCH).await?;
         if !overdue.is_empty() {
-            warn!(%lane, n_jobs = overdue.len(), "jobs had lost their messages; published again");
+            // Or they lie at a busy worker: the new message goes to whoever is idle.
+            info!(%lane, n_jobs = overdue.len(), "jobs wait and no message is left; published again");
             repaired("republished", overdue.len() as u64);
             self.publish(overdue);
         }

@@ -258,7 +258,7 @@ fn fits_in_line(result: &JobResult) -> bool {
         .is_none_or(|response| response.as_str().len() <= MAX_INLINE_RESULT_BYTES)
 }
 
-fn wakeup(job: &Job) -> Wakeup {
+pub(crate) fn wakeup(job: &Job) -> Wakeup {
     Wakeup { job_id: job.id, lane: job.lane(), attempt: job.attempt, reply_to: job.reply_to }
 }
 

@@ -1,17 +1,19 @@
-//! Watches that what runs here is still this process's to run.
+//! Watches that what runs here is this process's to run, and that what it has claimed runs.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use inferq_common::{
     id::{InstanceId, JobId},
+    job::Outcome,
     outage::Outage,
     store::StoreError,
     telemetry::field,
 };
-use tokio::time::{sleep, timeout};
-use tracing::debug;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
 
-use crate::runner::Runner;
+use crate::{attempt::wakeup, runner::Runner};
 
 /// How soon an attempt is stopped whose cancel event was lost.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -19,8 +21,15 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most attempts in one question.
 const MAX_ASKED: usize = 1000;
+/// How often it looks for claims nobody here knows of.
+const STRAYS_EVERY: Duration = Duration::from_secs(5);
+/// A claim is in hand well before this, or its answer was lost: no statement takes so long.
+const STRAY_AFTER: TimeDelta = TimeDelta::seconds(30);
+/// The most strays given back at once.
+const MAX_STRAYS: u32 = 16;
 
-/// Stops attempts whose claim no longer holds, until the runner gives up.
+/// Stops attempts whose claim no longer holds and gives back claims that nobody runs, until the
+/// runner gives up.
 pub(crate) async fn watch(runner: Arc<Runner>) {
     runner.give_up.run_until_cancelled(watch_forever(&runner)).await;
 }
@@ -29,6 +38,7 @@ async fn watch_forever(runner: &Runner) {
     let mut outage = Outage::of("ask for revoked claims");
     let current = &runner.worker.instance;
     let running = &runner.worker.running;
+    let mut looked_at = Instant::now();
     loop {
         let id = current.id();
         let is_gone = tokio::select! {
@@ -42,7 +52,15 @@ async fn watch_forever(runner: &Runner) {
             current.replaced(id).await;
             continue;
         }
-        match ask(runner, id).await {
+        let asked = async {
+            ask(runner, id).await?;
+            if looked_at.elapsed() >= STRAYS_EVERY {
+                give_back_strays(runner, id).await?;
+                looked_at = Instant::now();
+            }
+            Ok::<_, StoreError>(())
+        };
+        match asked.await {
             Ok(()) => outage.succeeded(),
             Err(error) => {
                 outage.failed(&error);
@@ -59,6 +77,29 @@ async fn ask(runner: &Runner, id: InstanceId) -> Result<(), StoreError> {
         let revoked: HashSet<JobId> = revoked?.into_iter().collect();
         for &(job_id, attempt) in held.iter().filter(|(job_id, _)| revoked.contains(job_id)) {
             running.cancel(job_id, attempt);
+        }
+    }
+    Ok(())
+}
+
+/// Gives back what is claimed for this process and runs nowhere: a claim was done and its answer
+/// lost, or the task that ran it died. Without this it would run nowhere for as long as this process
+/// lives.
+async fn give_back_strays(runner: &Runner, id: InstanceId) -> Result<(), StoreError> {
+    let worker = &runner.worker;
+    let held = worker.running.held_by(id);
+    let before = worker.clock.now() - STRAY_AFTER;
+    let question = worker.store.strays(id, &held, before, MAX_STRAYS);
+    let Ok(strays) = timeout(ASK_TIMEOUT, question).await else { return Ok(()) };
+    for stray in strays? {
+        let job = stray.job.clone();
+        if worker.running.holds(job.id, job.attempt) {
+            continue;
+        }
+        warn!({ field::JOB_ID } = %job.id, { field::JOB_ATTEMPT } = job.attempt, "nobody runs this claim; it is given back");
+        let finish = worker.path.finish(stray, Outcome::HandedBack);
+        if let Ok(Ok(true)) = timeout(ASK_TIMEOUT, finish).await {
+            worker.publisher.publish(wakeup(&job), None);
         }
     }
     Ok(())

@@ -59,12 +59,15 @@ fn prefetch(concurrency: usize) -> u16 {
 async fn take(runner: &Runner, delivery: Box<dyn Delivery>) {
     let message = delivery.message();
     let trace = message.trace.clone();
+    let instance = &runner.worker.instance;
+    let id = instance.id();
     match runner.claim(message.job_id).await {
         Ok(Some(claim)) => {
             delivery.ack().await;
             attempt::run(runner, claim, trace.as_deref()).await;
         }
-        Ok(None) if runner.worker.instance.is_fresh() => {
+        // Fresh under the same id, it was not lost when it asked.
+        Ok(None) if instance.is_fresh() && instance.is_current(id) => {
             debug!({ field::JOB_ID } = %message.job_id, "nothing to do for this message");
             delivery.ack().await;
         }

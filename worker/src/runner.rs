@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use inferq_common::{
     error::{ErrorClass, JobError},
     id::JobId,
-    job::Outcome,
+    job::{JobStatus, Outcome},
     outage::{Outage, pause_after},
     retry::RetryPolicy,
     store::{Claim, StoreError, group::GroupError},
@@ -75,7 +75,9 @@ impl Runner {
             };
             self.note(finished.as_ref().err());
             match finished {
-                Ok(held) => return held,
+                Ok(true) => return true,
+                // An earlier try may have been done though its answer was lost.
+                Ok(false) => return failures > 0 && self.is_recorded(claim, outcome).await,
                 Err(GroupError::Closed) => return false,
                 Err(error) => {
                     refusals += u32::from(is_refusal(&error));
@@ -90,6 +92,23 @@ impl Runner {
                 return false;
             }
         }
+    }
+
+    /// Whether the store holds `outcome` as the end of the job.
+    async fn is_recorded(&self, claim: &Claim, outcome: &Outcome) -> bool {
+        let (status, error) = match outcome {
+            Outcome::Succeeded { .. } => (JobStatus::Succeeded, None),
+            Outcome::Failed { error, .. } => (JobStatus::Failed, Some(error)),
+            // Queued again: the sweep publishes it.
+            Outcome::Retry { .. } | Outcome::HandedBack => return false,
+        };
+        let find = self.worker.store.find_job(claim.job.id, &claim.job.account);
+        let Some(Ok(Some((job, result)))) = self.give_up.run_until_cancelled(find).await else {
+            return false;
+        };
+        job.status == status
+            && job.attempt == claim.attempt()
+            && result.is_some_and(|result| result.error.as_ref() == error)
     }
 
     fn note(&self, error: Option<&GroupError>) {

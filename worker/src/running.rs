@@ -53,6 +53,11 @@ impl Running {
         held.map(|(&key, _)| key).collect()
     }
 
+    /// Whether an attempt is in hand.
+    pub(crate) fn holds(&self, job_id: JobId, attempt: u32) -> bool {
+        self.attempts().contains_key(&(job_id, attempt))
+    }
+
     /// Notes that a claim is being run, until the answer is dropped.
     pub(crate) fn hold(&self, claim: &Claim) -> Held {
         let key = (claim.job.id, claim.attempt());

@@ -11,6 +11,7 @@ use tokio::sync::{
     oneshot,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
 
 use super::StoreError;
 use crate::telemetry::metric;
@@ -22,7 +23,8 @@ const QUEUE_ITEMS: usize = 4096;
 /// Why an item has no output.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum GroupError {
-    /// The item's group failed; all its members share the error.
+    /// The store failed. Where it was out of reach, all members of the group share the error; what
+    /// it refused it refused for this item alone.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
     /// Too many items wait already: try again later.
@@ -67,14 +69,15 @@ impl<I, O> Clone for GroupCommit<I, O> {
     }
 }
 
-impl<I: Send + 'static, O: Send + 'static> GroupCommit<I, O> {
+impl<I: Clone + Send + Sync + 'static, O: Send + 'static> GroupCommit<I, O> {
     /// Starts the task that runs groups of 1 to `max_group` items, one group at a time.
     ///
-    /// `run` gets items in the order they were added and answers one output for each. `kind` is a
-    /// label of the metric of group sizes.
+    /// `run` gets items in the order they were added and answers one output for each. An error must
+    /// mean that nothing was done: a group that the store refused is run again item by item, so that
+    /// one bad item does not fail its neighbours. `kind` is a label of the metric of group sizes.
     pub fn start<F, Fut>(kind: &'static str, max_group: usize, run: F) -> Self
     where
-        F: Fn(Vec<I>) -> Fut + Send + Sync + 'static,
+        F: Fn(Arc<[I]>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<O>, StoreError>> + Send + 'static,
     {
         let (queue, waiting) = mpsc::channel(QUEUE_ITEMS);
@@ -117,7 +120,8 @@ async fn run_groups<I, O, F, Fut>(
     mut waiting: mpsc::Receiver<Waiting<I, O>>,
     closing: CancellationToken,
 ) where
-    F: Fn(Vec<I>) -> Fut,
+    I: Clone,
+    F: Fn(Arc<[I]>) -> Fut,
     Fut: Future<Output = Result<Vec<O>, StoreError>>,
 {
     let mut group = Vec::with_capacity(max_group);
@@ -144,14 +148,52 @@ async fn run_groups<I, O, F, Fut>(
         }
         #[expect(clippy::cast_precision_loss, reason = "a group is far smaller than 2^52")]
         metrics::histogram!(metric::GROUP_SIZE, "kind" => kind).record(items.len() as f64);
-        answer(replies, run_one(&run, items).await);
+        let items: Arc<[I]> = items.into();
+        match run_one(&run, Arc::clone(&items)).await {
+            Err(error) if items.len() > 1 && is_refusal(&error) => {
+                warn!(kind, n_items = items.len(), "the store refused a group; one by one now");
+                run_each(&run, &items, replies).await;
+            }
+            outputs => answer(replies, outputs),
+        }
+    }
+}
+
+/// Whether the store answered, so that the fault is in an item (or in `run`).
+fn is_refusal(error: &StoreError) -> bool {
+    match error {
+        StoreError::Other(_) | StoreError::Corrupt { .. } => true,
+        StoreError::Unavailable(_) | StoreError::NotMigrated(_) => false,
+    }
+}
+
+/// Runs each item by itself. Once the store is out of reach, the rest share that error: each would
+/// only wait for its own.
+async fn run_each<I, O, F, Fut>(
+    run: &F,
+    items: &[I],
+    replies: Vec<oneshot::Sender<Result<O, GroupError>>>,
+) where
+    I: Clone,
+    F: Fn(Arc<[I]>) -> Fut,
+    Fut: Future<Output = Result<Vec<O>, StoreError>>,
+{
+    let mut replies = replies.into_iter();
+    for item in items {
+        let outputs = run_one(run, Arc::new([item.clone()])).await;
+        let out_of_reach = outputs.as_ref().is_err_and(|error| !is_refusal(error));
+        let answered = if out_of_reach { items.len() } else { 1 };
+        answer(replies.by_ref().take(answered).collect(), outputs);
+        if out_of_reach {
+            return;
+        }
     }
 }
 
 /// Runs one group; a panic or a wrong number of outputs becomes its error.
-async fn run_one<I, O, F, Fut>(run: &F, items: Vec<I>) -> Result<Vec<O>, StoreError>
+async fn run_one<I, O, F, Fut>(run: &F, items: Arc<[I]>) -> Result<Vec<O>, StoreError>
 where
-    F: Fn(Vec<I>) -> Fut,
+    F: Fn(Arc<[I]>) -> Fut,
     Fut: Future<Output = Result<Vec<O>, StoreError>>,
 {
     let n_items = items.len();
@@ -209,12 +251,12 @@ mod tests {
         let gate = Arc::new(Semaphore::new(permits));
         let groups = Arc::new(Mutex::new(Vec::new()));
         let (inner_gate, inner_groups) = (Arc::clone(&gate), Arc::clone(&groups));
-        let group = GroupCommit::start("test", max_group, move |items: Vec<u32>| {
-            inner_groups.lock().unwrap().push(items.clone());
+        let group = GroupCommit::start("test", max_group, move |items: Arc<[u32]>| {
+            inner_groups.lock().unwrap().push(items.to_vec());
             let gate = Arc::clone(&inner_gate);
             async move {
                 gate.acquire().await.unwrap().forget();
-                Ok(items.into_iter().map(|item| item * 2).collect())
+                Ok(items.iter().map(|item| item * 2).collect())
             }
         });
         Doubler { group, gate, groups }
@@ -269,11 +311,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_reaches_just_the_callers_of_its_group() {
-        let group = GroupCommit::start("test", 2, |items: Vec<u32>| async move {
+        let group = GroupCommit::start("test", 2, |items: Arc<[u32]>| async move {
             if items.contains(&3) {
                 return Err(StoreError::Unavailable("down".into()));
             }
-            Ok(items)
+            Ok(items.to_vec())
         });
         // Polled in order, so the groups are (0, 1), (2, 3), (4, 5).
         let outputs = join_all((0..6).map(|n| group.add(n))).await;
@@ -283,6 +325,44 @@ mod tests {
             outputs[2].as_ref().unwrap_err(),
             GroupError::Store(error) if matches!(**error, StoreError::Unavailable(_))
         ));
+    }
+
+    #[tokio::test]
+    async fn an_item_that_the_store_refuses_fails_alone() {
+        let group = GroupCommit::start("test", 10, |items: Arc<[u32]>| async move {
+            match items.iter().find(|item| **item % 4 == 3) {
+                Some(3) => Err(StoreError::Other("refused".into())),
+                Some(_) => panic!("a bad item"),
+                None => Ok(items.to_vec()),
+            }
+        });
+        let outputs = join_all((0..9).map(|n| group.add(n))).await;
+        for (n, output) in (0..9).zip(outputs) {
+            match output {
+                Ok(output) => assert_eq!((output, n % 4 == 3), (n, false)),
+                Err(error) => assert!(n % 4 == 3, "{n}: {error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_by_one_ends_where_the_store_goes_away() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let group = GroupCommit::start("test", 10, move |items: Arc<[u32]>| {
+            let call = counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                match call {
+                    0 => Err(StoreError::Other("refused".into())),
+                    1 => Ok(items.to_vec()),
+                    _ => Err(StoreError::Unavailable("down".into())),
+                }
+            }
+        });
+        let outputs = join_all((0..5).map(|n| group.add(n))).await;
+        let failed: Vec<_> = outputs.iter().map(Result::is_err).collect();
+        assert_eq!(failed, [false, true, true, true, true]);
+        assert_eq!(calls.load(Ordering::Relaxed), 3, "the rest did not wait for an error each");
     }
 
     #[tokio::test]
@@ -335,10 +415,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_number_of_outputs_is_an_error_for_the_group() {
-        let group = GroupCommit::start("test", 10, |mut items: Vec<u32>| async move {
-            items.pop();
-            Ok(items)
-        });
+        let group =
+            GroupCommit::start(
+                "test",
+                10,
+                |items: Arc<[u32]>| async move { Ok(items[1..].to_vec()) },
+            );
         let error = group.add(1).await.unwrap_err();
         assert!(
             matches!(error, GroupError::Store(error) if matches!(*error, StoreError::Other(_)))
@@ -348,13 +430,13 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_one_group_and_not_the_next() {
         let calls = AtomicUsize::new(0);
-        let group = GroupCommit::start("test", 10, move |items: Vec<u32>| {
+        let group = GroupCommit::start("test", 10, move |items: Arc<[u32]>| {
             // The first call panics at once, the second while it runs.
             let call = calls.fetch_add(1, Ordering::Relaxed);
             assert!(call != 0, "first");
             async move {
                 assert!(call != 1, "second");
-                Ok(items)
+                Ok(items.to_vec())
             }
         });
         assert!(matches!(group.add(1).await, Err(GroupError::Store(_))));

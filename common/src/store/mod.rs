@@ -105,14 +105,14 @@ pub struct Wakeup {
 }
 
 /// What the sweep did for lost instances.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rescued {
     /// Jobs that are queued and now this instance's to publish.
     pub wakeups: Vec<Wakeup>,
     /// How many of them had been running.
     pub requeued: u64,
-    /// Jobs failed because they lost too many processes.
-    pub failed: Vec<JobId>,
+    /// Jobs failed because they lost too many processes, as they are now.
+    pub failed: Vec<Job>,
     /// Deliveries that are due again.
     pub deliveries: u64,
 }
@@ -193,6 +193,17 @@ pub trait JobStore: Send + Sync {
         instance: InstanceId,
         held: &[(JobId, u32)],
     ) -> Result<Vec<JobId>, StoreError>;
+
+    /// Attempts that `instance` has claimed before `before` and that are not among `held` (job and
+    /// attempt): its claim was answered with an error though it was done, or who ran it died. Reads
+    /// only; up to `limit`. What cannot be read is left out.
+    async fn strays(
+        &self,
+        instance: InstanceId,
+        held: &[(JobId, u32)],
+        before: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<Claim>, StoreError>;
 
     /// Cancels a job of `account` that has not ended, with its attempt row (if it was running),
     /// error and delivery. `None`: there is no such job.

@@ -31,14 +31,14 @@ impl JobPath {
     ) -> Self {
         let submit = {
             let (store, instance) = (Arc::clone(&store), instance.clone());
-            GroupCommit::start("submit", max_group, move |jobs: Vec<NewJob>| {
+            GroupCommit::start("submit", max_group, move |jobs: Arc<[NewJob]>| {
                 let (store, instance) = (Arc::clone(&store), instance.clone());
                 async move { store.submit(&jobs, instance.id()).await }
             })
         };
         let claim = {
             let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
-            GroupCommit::start("claim", max_group, move |ids: Vec<JobId>| {
+            GroupCommit::start("claim", max_group, move |ids: Arc<[JobId]>| {
                 let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
                 let instance = instance.clone();
                 async move {
@@ -50,10 +50,11 @@ impl JobPath {
                 }
             })
         };
-        let finish = GroupCommit::start("finish", max_group, move |ends: Vec<(Claim, Outcome)>| {
-            let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
-            async move { store.finish(&ends, clock.now()).await }
-        });
+        let finish =
+            GroupCommit::start("finish", max_group, move |ends: Arc<[(Claim, Outcome)]>| {
+                let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
+                async move { store.finish(&ends, clock.now()).await }
+            });
         Self { submit, claim, finish }
     }
 

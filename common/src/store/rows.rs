@@ -522,6 +522,20 @@ impl Ending {
     }
 }
 
+/// Those wake-ups that can be read.
+pub(crate) fn wakeups(rows: Vec<WakeupRow>) -> Vec<Wakeup> {
+    rows.into_iter().filter_map(|row| readable(row.job_id, row.try_into())).collect()
+}
+
+/// Leaves out a job that cannot be read, with a line for the operator, so that those beside it go
+/// on: a process of a newer release may be able to read it.
+pub(crate) fn readable<T>(job_id: Uuid, read: Result<T, StoreError>) -> Option<T> {
+    read.inspect_err(|error| {
+        tracing::error!(job.id = %job_id, error = crate::outage::chain(error), "job cannot be read");
+    })
+    .ok()
+}
+
 /// The error of a job that a client cancelled, and of the attempt this ended.
 pub(crate) fn cancelled() -> JobError {
     JobError::new(ErrorClass::Cancelled, "the job was cancelled")

@@ -42,6 +42,27 @@ async fn who_waits_is_told_and_given_the_result() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_told_though_the_answer_to_the_finish_was_lost() {
+    for (model, expected) in [("echo", JobStatus::Succeeded), ("fails_9", JobStatus::Failed)] {
+        let platform = Platform::start().await;
+        let worker = platform.worker().await;
+        let mut events = platform.inbox_of(platform.api).await;
+        platform.store.lose_answer_of("finish");
+        let edit = |job: &mut inferq_common::job::Job| {
+            job.reply_to = Some(platform.api);
+            job.limits.num_retries = 0;
+        };
+        let id = platform.submit(model, edit).await;
+        let Event::Finished { job_id, status, .. } = events.next().await else {
+            panic!("a job that ends is told as such")
+        };
+        assert_eq!((job_id, status), (id, expected));
+        assert_eq!(platform.attempts(id).await.len(), 1);
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failing_job_is_retried_until_it_succeeds() {
     let platform = Platform::start().await;
     let worker = platform.worker().await;

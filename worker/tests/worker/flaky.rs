@@ -1,7 +1,10 @@
 //! A store that can be away.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,11 +32,18 @@ pub(crate) struct FlakyStore {
     down: AtomicBool,
     /// How many calls found it down.
     refused: AtomicUsize,
+    /// The next call of this name is done, and its answer lost.
+    mute: Mutex<Option<&'static str>>,
 }
 
 impl FlakyStore {
     pub(crate) fn over(inner: SharedStore) -> Self {
-        Self { inner, down: AtomicBool::new(false), refused: AtomicUsize::new(0) }
+        Self {
+            inner,
+            down: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+            mute: Mutex::new(None),
+        }
     }
 
     pub(crate) fn set_down(&self, down: bool) {
@@ -42,6 +52,18 @@ impl FlakyStore {
 
     pub(crate) fn refused(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
+    }
+
+    /// The next call of `method` will be done and answered with an error.
+    pub(crate) fn lose_answer_of(&self, method: &'static str) {
+        *self.mute.lock().unwrap() = Some(method);
+    }
+
+    fn check_answer(&self, method: &'static str) -> Result<(), StoreError> {
+        match self.mute.lock().unwrap().take_if(|mute| *mute == method) {
+            Some(_) => Err(StoreError::Unavailable("the answer was lost for a test".into())),
+            None => Ok(()),
+        }
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -59,7 +81,9 @@ macro_rules! forward {
         impl $trait for FlakyStore {
             $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
                 self.check()?;
-                self.inner.$name($($arg),*).await
+                let answer = self.inner.$name($($arg),*).await?;
+                self.check_answer(stringify!($name))?;
+                Ok(answer)
             })+
         }
     };
@@ -70,6 +94,9 @@ forward!(JobStore {
     claim(ids: &[JobId], instance: InstanceId, now: DateTime<Utc>) -> Vec<Claim>;
     finish(outcomes: &[(Claim, Outcome)], now: DateTime<Utc>) -> Vec<bool>;
     revoked(instance: InstanceId, held: &[(JobId, u32)]) -> Vec<JobId>;
+    strays(
+        instance: InstanceId, held: &[(JobId, u32)], before: DateTime<Utc>, limit: u32
+    ) -> Vec<Claim>;
     cancel(id: JobId, account: &AccountId, now: DateTime<Utc>) -> Option<Cancelled>;
     expire(now: DateTime<Utc>, limit: u32) -> Vec<Job>;
     take_due(publisher: InstanceId, now: DateTime<Utc>, limit: u32) -> Vec<Wakeup>;

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use inferq_common::{
+    broker::Event,
     id::InstanceId,
     instance::{CurrentInstance, GRACE, Identity, keep_alive},
-    job::{AttemptOutcome, JobStatus},
+    job::{AttemptOutcome, JobStatus, Limits},
     shutdown::Shutdown,
-    store::InstanceStore as _,
+    store::{InstanceStore as _, JobStore as _},
 };
 use tokio::{
     task::JoinSet,
@@ -64,6 +65,48 @@ async fn an_instance_that_finds_itself_lost_drops_what_it_runs_and_registers_ane
     let attempts = platform.attempts(id).await;
     assert_eq!(attempts[0].instance, Some(old));
     assert_eq!(attempts[1].instance, Some(worker.instance.id()));
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_answer_was_lost_is_given_back_by_the_living_process() {
+    let platform = Platform::start().await;
+    let worker = platform.worker().await;
+    let job = platform.add("echo", |_| {}).await;
+    // As if it had asked long ago and never heard.
+    let asked_at = platform.clock.now() - TimeDelta::minutes(1);
+    let claims = platform.store.claim(&[job.id], worker.instance.id(), asked_at).await.unwrap();
+    assert_eq!(claims.len(), 1);
+    let held = platform.submit("waits", |_| {}).await;
+    let (job, _) = platform.reaches(job.id, JobStatus::Succeeded).await;
+    assert_eq!((job.attempt, job.lost_attempts), (2, 1));
+    platform.vendor.open_gate();
+    let (held, _) = platform.reaches(held, JobStatus::Succeeded).await;
+    assert_eq!(held.attempt, 1);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_told_of_a_job_that_lost_too_many_processes() {
+    let platform = Platform::start().await;
+    let mut events = platform.inbox_of(platform.api).await;
+    let job = platform.add("echo", |job| job.reply_to = Some(platform.api)).await;
+    for n in 1..=Limits::MAX_LOST_ATTEMPTS {
+        let victim = InstanceId::new(platform.clock.now());
+        platform.store.register(&instance(victim)).await.unwrap();
+        let now = platform.clock.now();
+        assert_eq!(platform.store.claim(&[job.id], victim, now).await.unwrap().len(), 1);
+        platform.store.retire(victim).await.unwrap();
+        if n < Limits::MAX_LOST_ATTEMPTS {
+            platform.store.rescue(platform.api, now, 10).await.unwrap();
+        }
+    }
+    let worker = platform.worker().await;
+    let Event::Finished { job_id, status, attempt, result } = events.next().await else {
+        panic!("a job that ends is told as such")
+    };
+    assert_eq!((job_id, status, attempt), (job.id, JobStatus::Failed, Limits::MAX_LOST_ATTEMPTS));
+    assert_eq!(result, None, "it is in the store");
     worker.stop().await;
 }
 

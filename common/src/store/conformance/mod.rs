@@ -135,6 +135,7 @@ macro_rules! store_conformance_cases {
             a_rescue_is_done_in_steps_and_by_one_of_many
             a_lost_instance_rescues_nothing
             a_job_that_lost_too_many_processes_fails
+            a_claim_that_nobody_holds_is_found
             a_claim_says_since_when_its_job_was_ready
             a_failure_between_losses_does_not_count_as_one
             a_job_cancelled_before_the_rescue_stays_cancelled

@@ -4,10 +4,13 @@ use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{PostgresStore, jobs::job_columns};
+use super::{PostgresStore, jobs::job_columns, submit::count};
 use crate::{
     id::{InstanceId, JobId},
-    store::{Claim, StoreError, rows::JobRow, rows::Reader},
+    store::{
+        Claim, StoreError,
+        rows::{self, JobRow, Reader},
+    },
 };
 
 /// A job locked by another statement is being claimed, cancelled, expired or republished; whoever
@@ -33,6 +36,23 @@ RETURNING ",
     job_columns!(),
     ", (SELECT job_inputs.args::text FROM job_inputs WHERE job_inputs.job_id = jobs.job_id) AS args,
     jobs.ready_at"
+);
+
+/// The status stands twice: the first is the condition of the index by instance.
+pub(super) const STRAYS: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    ", (SELECT job_inputs.args::text FROM job_inputs WHERE job_inputs.job_id = jobs.job_id) AS args,
+    jobs.ready_at
+    FROM jobs
+    WHERE jobs.status IN ('queued', 'running') AND jobs.status = 'running'
+        AND jobs.instance_id = $1
+        AND jobs.attempt_started_at < $4
+        AND NOT EXISTS (
+            SELECT FROM unnest($2::uuid[], $3::int4[]) AS held (job_id, attempt)
+            WHERE held.job_id = jobs.job_id AND held.attempt = jobs.attempt
+        )
+    LIMIT $5"
 );
 
 #[derive(FromRow)]
@@ -69,18 +89,33 @@ impl PostgresStore {
                 Box::pin(query.fetch_all(lent.connection()))
             })
             .await?;
-        let mut claims = Vec::with_capacity(claimed.len());
-        for row in claimed {
-            let job_id = row.job.job_id;
-            match row.into_claim(instance) {
-                Ok(claim) => claims.push(claim),
-                // The claims beside it are good and must reach their worker. This one ends when
-                // its instance does, and as failed in the end.
-                Err(error) => {
-                    tracing::error!(job.id = %job_id, error = &error as &dyn std::error::Error, "claimed job cannot be read");
-                }
-            }
-        }
-        Ok(claims)
+        // The claims beside one that cannot be read are good and must reach their worker. That one
+        // ends when its instance does.
+        let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
+        Ok(claimed.into_iter().filter_map(read).collect())
+    }
+
+    pub(super) async fn find_strays(
+        &self,
+        instance: InstanceId,
+        held: &[(JobId, u32)],
+        before: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let ids: Vec<Uuid> = held.iter().map(|(id, _)| id.as_uuid()).collect();
+        let attempts: Vec<i32> = held.iter().map(|(_, attempt)| count(*attempt)).collect();
+        let strays: Vec<ClaimRow> = self
+            .run(|lent| {
+                let query = sqlx::query_as(STRAYS)
+                    .bind(instance.as_uuid())
+                    .bind(&ids)
+                    .bind(&attempts)
+                    .bind(before)
+                    .bind(i64::from(limit));
+                Box::pin(query.fetch_all(lent.connection()))
+            })
+            .await?;
+        let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
+        Ok(strays.into_iter().filter_map(read).collect())
     }
 }

@@ -219,9 +219,9 @@ async fn rescue_jobs(
         .await?;
     let mut orphans = Vec::with_capacity(found.len());
     for row in found {
-        match row.job.try_into() {
-            Ok(job) => orphans.push(Orphan::new(job, row.instance_id)),
-            Err(error) => return Ok(Err(error)),
+        let id = row.job.job_id;
+        if let Some(job) = rows::readable(id, row.job.try_into()) {
+            orphans.push(Orphan::new(job, row.instance_id));
         }
     }
     if orphans.is_empty() {
@@ -229,13 +229,12 @@ async fn rescue_jobs(
     }
     adopt(connection, &orphans, to, now).await?;
     let mut rescued = Rescued::default();
-    let mut failed = Vec::new();
     for orphan in orphans {
         let Orphan { mut job, ran_at, becomes } = orphan;
         if becomes == JobStatus::Failed {
-            rescued.failed.push(job.id);
             (job.status, job.finished_at) = (becomes, Some(now));
-            failed.push(job);
+            job.lost_attempts += 1;
+            rescued.failed.push(job);
             continue;
         }
         rescued.requeued += u64::from(ran_at.is_some());
@@ -249,9 +248,10 @@ async fn rescue_jobs(
             });
         }
     }
-    if !failed.is_empty() {
-        let owed = deliveries_owed(&failed, now);
-        write_ends(connection, &rescued.failed, &rows::lost_too_often(), &owed).await?;
+    if !rescued.failed.is_empty() {
+        let ids: Vec<JobId> = rescued.failed.iter().map(|job| job.id).collect();
+        let owed = deliveries_owed(&rescued.failed, now);
+        write_ends(connection, &ids, &rows::lost_too_often(), &owed).await?;
     }
     Ok(Ok(rescued))
 }

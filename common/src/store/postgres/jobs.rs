@@ -174,6 +174,16 @@ impl JobStore for PostgresStore {
         Ok(revoked.into_iter().map(JobId::from_uuid).collect())
     }
 
+    async fn strays(
+        &self,
+        instance: InstanceId,
+        held: &[(JobId, u32)],
+        before: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<Claim>, StoreError> {
+        self.find_strays(instance, held, before, limit).await
+    }
+
     async fn cancel(
         &self,
         id: JobId,

@@ -153,7 +153,7 @@ impl PostgresStore {
                 Box::pin(query.fetch_all(lent.connection()))
             })
             .await?;
-        rows::all(due)
+        Ok(rows::wakeups(due))
     }
 
     pub(super) async fn overdue_jobs(
@@ -172,7 +172,7 @@ impl PostgresStore {
                 Box::pin(query.fetch_all(lent.connection()))
             })
             .await?;
-        rows::all(overdue)
+        Ok(rows::wakeups(overdue))
     }
 
     pub(super) async fn remove_finished_jobs(

@@ -370,6 +370,7 @@ const STATEMENTS: &[&str] = &[
     submit::SUBMIT,
     submit::REPEATED,
     claims::CLAIM,
+    claims::STRAYS,
     finish::FINISH,
     jobs::FIND,
     jobs::REVOKED,

@@ -161,7 +161,10 @@ async fn rescue_running(
     let mut lost = Vec::with_capacity(held.len());
     for row in held {
         let instance = row.instance_id.map(InstanceId::from_uuid);
-        lost.push((Job::try_from(row.job)?, instance.expect("the query compares it")));
+        let id = row.job.job_id;
+        if let Some(job) = rows::readable(id, Job::try_from(row.job)) {
+            lost.push((job, instance.expect("the query compares it")));
+        }
     }
     let is_hopeless = |job: &Job| job.lost_attempts + 1 >= Limits::MAX_LOST_ATTEMPTS;
     let (hopeless, others): (Vec<&Job>, Vec<&Job>) =
@@ -180,6 +183,12 @@ async fn rescue_running(
     .map_err(in_table("jobs"))?;
     end_lost_attempts(tx, &lost, now).await?;
     fail_hopeless(tx, &hopeless, now).await?;
+    let failed = |job: &Job| Job {
+        status: JobStatus::Failed,
+        lost_attempts: job.lost_attempts + 1,
+        finished_at: Some(now),
+        ..job.clone()
+    };
     let wakeup = |job: &&Job| Wakeup {
         job_id: job.id,
         lane: job.lane(),
@@ -189,7 +198,7 @@ async fn rescue_running(
     Ok(Rescued {
         wakeups: others.iter().map(wakeup).collect(),
         requeued: others.len() as u64,
-        failed: hopeless.iter().map(|job| job.id).collect(),
+        failed: hopeless.iter().map(|job| failed(job)).collect(),
         deliveries: 0,
     })
 }
@@ -266,7 +275,8 @@ async fn rescue_queued(
         .fetch_all(tx)
         .await
         .map_err(in_table("jobs"))?;
-    queued.into_iter().filter(|row| !row.waits).map(|row| row.wakeup.try_into()).collect()
+    let ready = queued.into_iter().filter(|row| !row.waits).map(|row| row.wakeup).collect();
+    Ok(rows::wakeups(ready))
 }
 
 async fn free_deliveries(

@@ -188,6 +188,16 @@ impl JobStore for SqliteStore {
         run::revoked(self, instance, held).await
     }
 
+    async fn strays(
+        &self,
+        instance: InstanceId,
+        held: &[(JobId, u32)],
+        before: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<Claim>, StoreError> {
+        run::strays(self, instance, held, before, limit).await
+    }
+
     async fn cancel(
         &self,
         id: JobId,

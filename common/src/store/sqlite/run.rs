@@ -18,7 +18,7 @@ use crate::{
     job::Outcome,
     store::{
         Claim, StoreError,
-        rows::{Ending, JobRow, Reader, ready_at},
+        rows::{self, Ending, JobRow, Reader, ready_at},
     },
 };
 
@@ -26,13 +26,15 @@ use crate::{
 struct ClaimRow {
     #[sqlx(flatten)]
     job: JobRow<i64>,
-    args: String,
+    args: Option<String>,
     ready_at: i64,
 }
 
 impl ClaimRow {
     fn into_claim(self, instance: InstanceId) -> Result<Claim, StoreError> {
-        let args = Reader("job_inputs").json("args", self.args)?;
+        let read = Reader("job_inputs");
+        let args = self.args.ok_or_else(|| read.corrupt("args", "there is no row"))?;
+        let args = read.json("args", args)?;
         let ready_at = Reader("jobs").instant("ready_at", self.ready_at)?;
         Ok(Claim { job: self.job.try_into()?, args, instance, ready_at })
     }
@@ -62,17 +64,54 @@ pub(super) async fn claim(
         return Ok(Vec::new());
     }
     let mut tx = store.write().await?;
-    let rows: Vec<ClaimRow> = sqlx::query_as(CLAIM)
+    let claimed: Vec<ClaimRow> = sqlx::query_as(CLAIM)
         .bind(ids(jobs.iter().map(|id| id.as_uuid())))
         .bind(instance.as_uuid())
         .bind(micros(now))
         .fetch_all(&mut *tx)
         .await
         .map_err(in_table("jobs"))?;
-    // Read before the commit: what cannot be read must not count as claimed.
-    let claims = rows.into_iter().map(|row| row.into_claim(instance)).collect::<Result<_, _>>()?;
     commit(tx).await?;
-    Ok(claims)
+    // The claims beside one that cannot be read are good and must reach their worker. That one ends
+    // when its instance does.
+    let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
+    Ok(claimed.into_iter().filter_map(read).collect())
+}
+
+/// The status stands twice: the first is the condition of the index by instance.
+pub(super) const STRAYS: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args, ready_at
+     FROM jobs
+     WHERE status IN ('queued', 'running') AND status = 'running'
+         AND instance_id = ?1
+         AND attempt_started_at < ?3
+         AND NOT EXISTS (
+             SELECT 1 FROM jsonb_each(?2)
+             WHERE unhex(value ->> 0) = jobs.job_id AND value ->> 1 = jobs.attempt
+         )
+     LIMIT ?4"
+);
+
+pub(super) async fn strays(
+    store: &SqliteStore,
+    instance: InstanceId,
+    held: &[(JobId, u32)],
+    before: DateTime<Utc>,
+    limit: u32,
+) -> Result<Vec<Claim>, StoreError> {
+    let held = held.iter().map(|(id, attempt)| (Hex(id.as_uuid()), attempt));
+    let strays: Vec<ClaimRow> = sqlx::query_as(STRAYS)
+        .bind(instance.as_uuid())
+        .bind(array(held))
+        .bind(micros(before))
+        .bind(limit)
+        .fetch_all(&store.readers)
+        .await
+        .map_err(in_table("jobs"))?;
+    let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
+    Ok(strays.into_iter().filter_map(read).collect())
 }
 
 pub(super) async fn finish(

@@ -65,9 +65,8 @@ pub(super) async fn take_due(
         .fetch_all(&mut *tx)
         .await
         .map_err(in_table("jobs"))?;
-    let due = rows::all(due)?;
     commit(tx).await?;
-    Ok(due)
+    Ok(rows::wakeups(due))
 }
 
 pub(super) async fn overdue(
@@ -84,7 +83,7 @@ pub(super) async fn overdue(
         .fetch_all(&store.readers)
         .await
         .map_err(in_table("jobs"))?;
-    rows::all(overdue)
+    Ok(rows::wakeups(overdue))
 }
 
 pub(super) async fn remove_finished(

@@ -131,12 +131,31 @@ async fn what_cannot_be_read_is_named() {
         assert_eq!(error.to_string(), format!("cannot read {column}"));
         meddle(&store, mending).await;
     }
-    // A job that cannot be read is not claimed either.
-    meddle(&store, "UPDATE job_inputs SET args = '{'").await;
-    assert!(store.claim(&[id], instance, DateTime::<chrono::Utc>::MAX_UTC).await.is_err());
-    meddle(&store, "UPDATE job_inputs SET args = '1'").await;
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_read_stands_in_nobodys_way() {
+    let (store, _folder) = open().await;
+    let (dies, lives) = (register(&store).await, register(&store).await);
+    let [good, bad, empty] = [plain_job(), plain_job(), plain_job()];
+    let ids = [good.job.id, bad.job.id, empty.job.id];
+    store.submit(&[bad, good, empty], dies).await.unwrap();
+    let break_args = "UPDATE job_inputs SET args = '{' WHERE job_id = ?1";
+    sqlx::query(break_args).bind(ids[1].as_uuid()).execute(&store.writer).await.unwrap();
+    let remove_args = "DELETE FROM job_inputs WHERE job_id = ?1";
+    sqlx::query(remove_args).bind(ids[2].as_uuid()).execute(&store.writer).await.unwrap();
     let now = DateTime::from_timestamp(4_000_000_000, 0).unwrap();
-    assert_eq!(store.claim(&[id], instance, now).await.unwrap()[0].attempt(), 1);
+    let claimed = |claims: Vec<crate::store::Claim>| {
+        claims.into_iter().map(|claim| claim.job.id).collect::<Vec<_>>()
+    };
+    assert_eq!(claimed(store.claim(&ids, dies, now).await.unwrap()), [ids[0]]);
+
+    let break_job = "UPDATE jobs SET vendor = 'acme' WHERE job_id = ?1";
+    sqlx::query(break_job).bind(ids[1].as_uuid()).execute(&store.writer).await.unwrap();
+    store.retire(dies).await.unwrap();
+    let rescued = store.rescue(lives, now, 10).await.unwrap();
+    assert_eq!(rescued.requeued, 2, "all but the one that cannot be read");
+    assert_eq!(claimed(store.claim(&ids, lives, now).await.unwrap()), [ids[0]]);
 }
 
 #[tokio::test]
@@ -271,6 +290,7 @@ async fn every_statement_goes_by_an_index() {
         run::CLAIM,
         run::END,
         run::REVOKED,
+        run::STRAYS,
         submit::KNOWN_KEYS,
         sweep::ENDED_BEFORE,
         sweep::EXPIRE,
