@@ -52,7 +52,8 @@ pub struct Placed {
     pub repeated: bool,
 }
 
-/// Stores the job and has it published. Nobody is told when it ends.
+/// Stores the job and has it published. Its end is told to nobody, unless that costs nothing: then
+/// whoever comes to wait for it need not ask the store again and again.
 ///
 /// Once begun it is done even if the caller goes away: what is stored is also published.
 ///
@@ -61,7 +62,8 @@ pub struct Placed {
 /// another request. Nothing is stored then.
 pub async fn submit(state: &AppState, mut order: Order) -> Result<Placed, ApiError> {
     let (trace, share) = (order.trace.take(), order.share.take());
-    place(state, new_job(state, order, None), trace, share).await
+    let reply_to = state.broker.is_in_process().then(|| state.instance.id());
+    place(state, new_job(state, order, reply_to), trace, share).await
 }
 
 /// As [`submit`]; the end of the job is sent to this process and wakes the waiter.

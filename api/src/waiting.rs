@@ -5,6 +5,7 @@ use std::time::Duration;
 use inferq_common::{
     id::{AccountId, JobId},
     job::{Job, JobResult},
+    store::FoundJob,
 };
 use tokio::time::{Instant, sleep};
 use tracing::debug;
@@ -28,9 +29,15 @@ impl Pace {
     pub(crate) const NET: Self =
         Self { first: Duration::from_secs(1), max: Duration::from_secs(5) };
 
-    /// For jobs whose event may go to another process.
+    /// For jobs whose event may go to another process. Looks are grouped with their neighbours', so
+    /// quick ones are cheap.
     pub(crate) const POLL: Self =
-        Self { first: Duration::from_millis(50), max: Duration::from_millis(500) };
+        Self { first: Duration::from_millis(5), max: Duration::from_millis(500) };
+
+    /// What suits this job, asked about in this process.
+    pub(crate) fn of(job: &Job, state: &AppState) -> Self {
+        if job.reply_to == Some(state.instance.id()) { Self::NET } else { Self::POLL }
+    }
 
     /// The next wait.
     pub(crate) fn step(&mut self) -> Duration {
@@ -63,22 +70,13 @@ impl Wait<'_> {
         // A limit that no instant can express is no limit.
         let until = Instant::now().checked_add(self.limit);
         loop {
-            let mut pause = self.pace.step();
-            if let Some(until) = until {
-                pause = pause.min(until.saturating_duration_since(Instant::now()));
-            }
-            let woken = tokio::select! {
-                ended = waiter.ended() => Some(ended),
-                () = sleep(pause) => None,
-                () = state.closing.cancelled() => {
-                    return Err(ApiError::Stopping { job_id: self.job_id });
-                }
-            };
+            let woken = self.next_look(state, &mut waiter, until).await?;
             if let Some(Ended { status, result: Some(result) }) = woken {
                 return Ok(Some((Ended { status, result: None }, result)));
             }
-            if let Some(ended) = self.look(state).await? {
-                return Ok(Some(ended));
+            if let Some((job, result)) = self.look(state).await? {
+                let ended = Ended { status: job.status, result: None };
+                return Ok(Some((ended, result.unwrap_or_default())));
             }
             if until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(None);
@@ -86,20 +84,55 @@ impl Wait<'_> {
         }
     }
 
-    /// How the job ended, as the store knows it.
-    async fn look(&self, state: &AppState) -> Result<Option<(Ended, JobResult)>, ApiError> {
-        let (job, result) = match find(state, self.account, self.job_id).await {
-            Ok(found) => found,
-            Err(ApiError::Unavailable(detail)) => {
-                debug!(detail, "the caller waits the outage out");
+    /// The job once it has ended; `None` once the limit has passed.
+    ///
+    /// # Errors
+    /// As [`Self::for_end`].
+    pub(crate) async fn for_job(
+        mut self,
+        state: &AppState,
+        mut waiter: Waiter,
+    ) -> Result<Option<FoundJob>, ApiError> {
+        let until = Instant::now().checked_add(self.limit);
+        loop {
+            self.next_look(state, &mut waiter, until).await?;
+            if let Some(found) = self.look(state).await? {
+                return Ok(Some(found));
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(None);
             }
-            Err(error) => return Err(error),
-        };
-        if !job.status.is_final() {
-            return Ok(None);
         }
-        Ok(Some((Ended { status: job.status, result: None }, result.unwrap_or_default())))
+    }
+
+    /// Waits for the job's event, or for the time to look into the store.
+    async fn next_look(
+        &mut self,
+        state: &AppState,
+        waiter: &mut Waiter,
+        until: Option<Instant>,
+    ) -> Result<Option<Ended>, ApiError> {
+        let mut pause = self.pace.step();
+        if let Some(until) = until {
+            pause = pause.min(until.saturating_duration_since(Instant::now()));
+        }
+        tokio::select! {
+            ended = waiter.ended() => Ok(Some(ended)),
+            () = sleep(pause) => Ok(None),
+            () = state.closing.cancelled() => Err(ApiError::Stopping { job_id: self.job_id }),
+        }
+    }
+
+    /// The job if it has ended, as the store knows it.
+    async fn look(&self, state: &AppState) -> Result<Option<FoundJob>, ApiError> {
+        match find(state, self.account, self.job_id).await {
+            Ok(found) => Ok(Some(found).filter(|(job, _)| job.status.is_final())),
+            Err(ApiError::Unavailable(detail)) => {
+                debug!(detail, "the caller waits the outage out");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -112,7 +145,7 @@ pub(crate) async fn find(
     account: &AccountId,
     id: JobId,
 ) -> Result<(Job, Option<JobResult>), ApiError> {
-    state.store.find_job(id, account).await?.ok_or_else(|| job_not_found(id))
+    state.path.find(id, account).await?.ok_or_else(|| job_not_found(id))
 }
 
 pub(crate) fn job_not_found(id: JobId) -> ApiError {

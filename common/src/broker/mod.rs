@@ -115,6 +115,11 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     /// `rabbitmq` or `memory`.
     fn kind(&self) -> &'static str;
 
+    /// Whether all instances are in this process, so that an event costs next to nothing.
+    fn is_in_process(&self) -> bool {
+        false
+    }
+
     /// Publishes a durable message; `Ok` once the broker has taken responsibility for it.
     ///
     /// Many calls may be outstanding at once. Bounded in time by the configured publish timeout.

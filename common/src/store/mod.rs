@@ -117,6 +117,9 @@ pub struct Rescued {
     pub deliveries: u64,
 }
 
+/// A job, and its result once it has ended.
+pub type FoundJob = (Job, Option<JobResult>);
+
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
@@ -233,12 +236,21 @@ pub trait JobStore: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Wakeup>, StoreError>;
 
+    /// Jobs by id and account, each with its result once it has ended, in the order of `wanted`;
+    /// `None` where there is no such job in that account.
+    async fn find_jobs(
+        &self,
+        wanted: &[(JobId, AccountId)],
+    ) -> Result<Vec<Option<FoundJob>>, StoreError>;
+
     /// A job of `account`, with its result once it has ended.
     async fn find_job(
         &self,
         id: JobId,
         account: &AccountId,
-    ) -> Result<Option<(Job, Option<JobResult>)>, StoreError>;
+    ) -> Result<Option<FoundJob>, StoreError> {
+        Ok(self.find_jobs(&[(id, account.clone())]).await?.pop().flatten())
+    }
 
     /// The arguments of a job of `account`.
     async fn find_args(&self, id: JobId, account: &AccountId) -> Result<Option<Json>, StoreError>;

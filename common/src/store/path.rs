@@ -1,28 +1,32 @@
-//! The three writes of a job's life, each grouped with its neighbours.
+//! The three writes of a job's life and the look at it, each grouped with its neighbours.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Claim, SharedStore, Submitted,
+    Claim, FoundJob, SharedStore, Submitted,
     group::{GroupCommit, GroupError},
 };
 use crate::{
     clock::Clock,
-    id::JobId,
+    id::{AccountId, JobId},
     instance::CurrentInstance,
     job::{NewJob, Outcome},
 };
 
-/// Submit, claim and finish of one process; clones share the groups.
+/// A read brings whole results into memory, so fewer share one than share a write.
+const MAX_FIND_GROUP: usize = 64;
+
+/// Submit, claim, finish and find of one process; clones share the groups.
 #[derive(Debug, Clone)]
 pub struct JobPath {
     submit: GroupCommit<NewJob, Submitted>,
     claim: GroupCommit<JobId, Option<Claim>>,
     finish: GroupCommit<(Claim, Outcome), bool>,
+    find: GroupCommit<(JobId, AccountId), Option<FoundJob>>,
 }
 
 impl JobPath {
-    /// Starts the three groups. `max_group` bounds each transaction, in jobs.
+    /// Starts the groups. `max_group` bounds each transaction, in jobs.
     pub fn start(
         store: SharedStore,
         clock: Arc<dyn Clock>,
@@ -50,12 +54,19 @@ impl JobPath {
                 }
             })
         };
+        let find = {
+            let store = Arc::clone(&store);
+            GroupCommit::start("find", MAX_FIND_GROUP, move |ids: Arc<[(JobId, AccountId)]>| {
+                let store = Arc::clone(&store);
+                async move { store.find_jobs(&ids).await }
+            })
+        };
         let finish =
             GroupCommit::start("finish", max_group, move |ends: Arc<[(Claim, Outcome)]>| {
                 let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
                 async move { store.finish(&ends, clock.now()).await }
             });
-        Self { submit, claim, finish }
+        Self { submit, claim, finish, find }
     }
 
     /// Stores a job; this process answers for its publication.
@@ -74,12 +85,22 @@ impl JobPath {
         self.finish.add((claim, outcome)).await
     }
 
+    /// A job of the account, with its result once it has ended.
+    pub async fn find(
+        &self,
+        id: JobId,
+        account: &AccountId,
+    ) -> Result<Option<FoundJob>, GroupError> {
+        self.find.add((id, account.clone())).await
+    }
+
     /// Finishes what was asked for and takes no more.
     pub async fn close(&self) {
         // In the order of a job's life, so that what one lets through the next still takes.
         self.submit.close().await;
         self.claim.close().await;
         self.finish.close().await;
+        self.find.close().await;
     }
 }
 

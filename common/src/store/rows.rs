@@ -3,14 +3,14 @@
 //! A row keeps words, documents and instants as stored; turning it into the domain checks each and
 //! names table and column of what cannot be read.
 
-use std::str::FromStr;
+use std::{collections::HashMap, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Page, PageRequest, StoreError, Wakeup};
+use super::{FoundJob, Page, PageRequest, StoreError, Wakeup};
 use crate::{
     account::{ApiKey, KeyHash},
     callback::{Delivery, DeliveryAttempt, DeliveryStatus},
@@ -462,6 +462,23 @@ where
     D: TryFrom<R, Error = StoreError>,
 {
     rows.into_iter().map(D::try_from).collect()
+}
+
+/// Hands out each wanted job that was found, if it is the account's.
+pub(crate) fn found<T: StoredInstant>(
+    wanted: &[(JobId, AccountId)],
+    rows: impl Iterator<Item = (JobRow<T>, ResultRow)>,
+) -> Result<Vec<Option<FoundJob>>, StoreError> {
+    let mut by_id = HashMap::new();
+    for (job, result) in rows {
+        let job = Job::try_from(job)?;
+        let result = if job.status.is_final() { Some(result.try_into()?) } else { None };
+        by_id.insert(job.id, (job, result));
+    }
+    let pick = |(id, account): &(JobId, AccountId)| {
+        by_id.get(id).filter(|(job, _)| job.account == *account).cloned()
+    };
+    Ok(wanted.iter().map(pick).collect())
 }
 
 /// What an outcome writes.

@@ -54,7 +54,7 @@ pub mod metric {
     pub const CALLBACK_LAG: &str = "inferq_callback_lag_seconds";
     /// Counter by `kind`: `instance_lost`, `requeued`, `republished`, `expired`, `failed`, `removed`.
     pub const SWEEPER_REPAIRS: &str = "inferq_sweeper_repairs_total";
-    /// Histogram by `kind`: `submit`, `claim`, `finish`.
+    /// Histogram by `kind`: `submit`, `claim`, `finish`, `find`.
     pub const GROUP_SIZE: &str = "inferq_group_commit_size";
     /// Histogram by `route`, `method` and `status`.
     pub const HTTP_DURATION: &str = "inferq_http_request_duration_seconds";

@@ -14,12 +14,13 @@ use inferq_common::{
     account::{ApiKey, KeyHash},
     callback::{Delivery, DeliveryAttempt},
     id::{AccountId, ApiKeyId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId},
-    job::{Attempt, Job, JobResult, Json, Lane, NewJob, Outcome},
+    job::{Attempt, Job, Json, Lane, NewJob, Outcome},
     model::{Model, ModelServer},
     store::{
         AccountStore, Added, Cancelled, Claim, DeliveryClaim, DeliveryOutcome, DeliveryStore,
-        InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter, ModelStore, NewInstance, Page,
-        PageRequest, Rescued, SharedStore, Store, StoreError, Submitted, Wakeup, WebhookSecret,
+        FoundJob, InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter, ModelStore,
+        NewInstance, Page, PageRequest, Rescued, SharedStore, Store, StoreError, Submitted, Wakeup,
+        WebhookSecret,
     },
     vendor::Vendor,
 };
@@ -101,7 +102,7 @@ forward!(JobStore {
     expire(now: DateTime<Utc>, limit: u32) -> Vec<Job>;
     take_due(publisher: InstanceId, now: DateTime<Utc>, limit: u32) -> Vec<Wakeup>;
     overdue(lane: Lane, ready_before: DateTime<Utc>, limit: u32) -> Vec<Wakeup>;
-    find_job(id: JobId, account: &AccountId) -> Option<(Job, Option<JobResult>)>;
+    find_jobs(wanted: &[(JobId, AccountId)]) -> Vec<Option<FoundJob>>;
     find_args(id: JobId, account: &AccountId) -> Option<Json>;
     list_jobs(account: &AccountId, filter: &JobFilter, page: &PageRequest<JobId>) -> Page<Job>;
     list_attempts(id: JobId) -> Vec<Attempt>;

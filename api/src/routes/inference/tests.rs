@@ -85,7 +85,8 @@ async fn an_asynchronous_call_is_answered_with_the_job() {
     assert_eq!(reply.header("location"), format!("/v5/jobs/{id}"));
     assert_eq!(reply.header("retry-after"), "1");
     insta::assert_json_snapshot!(reply.json(), { ".id" => "[id]", ".created_at" => "[at]" });
-    assert_eq!(api.claim().await.job.reply_to, None);
+    // The broker of these tests is in the process, so that the event costs nothing.
+    assert!(api.claim().await.job.reply_to.is_some());
 }
 
 #[tokio::test]

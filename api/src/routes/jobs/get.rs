@@ -27,13 +27,17 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     // Only `wait` means anything here.
     let prefer = Prefer { respond_async: false, ..prefer };
+    // Registered before the first look, so that an end between the two is not missed.
+    let waiting = prefer.wait.map(|limit| (limit, state.waiters.register(id)));
     let (mut job, mut result) = find(&state, &caller.account, id).await?;
-    if let Some(limit) = prefer.wait.filter(|_| !job.status.is_final()) {
+    if let Some((limit, waiter)) = waiting.filter(|_| !job.status.is_final()) {
         let limit = limit.min(Duration::from_secs(state.config.max_wait_secs));
-        let waiter = state.waiters.register(id);
-        let wait = Wait { account: &caller.account, job_id: id, pace: Pace::POLL, limit };
-        wait.for_end(&state, waiter).await?;
-        (job, result) = find(&state, &caller.account, id).await?;
+        let pace = Pace::of(&job, &state);
+        let wait = Wait { account: &caller.account, job_id: id, pace, limit };
+        (job, result) = match wait.for_job(&state, waiter).await? {
+            Some(ended) => ended,
+            None => find(&state, &caller.account, id).await?,
+        };
     }
     let mut response = Json(JobView::new(job, result)).into_response();
     response.headers_mut().insert(JOB_ID, job_header(id));

@@ -7,7 +7,7 @@ use crate::{
     error::ErrorClass,
     id::{InstanceId, JobId},
     job::{Attempt, AttemptOutcome, JobStatus, Outcome},
-    store::Cancelled,
+    store::{Cancelled, FoundJob},
     usage::Usage,
 };
 
@@ -303,6 +303,28 @@ pub async fn another_accounts_job_is_not_there(fixture: Fixture) {
     assert_eq!(fixture.find_job(job.id, &other).await.unwrap(), None);
     assert_eq!(fixture.find_args(job.id, &other).await.unwrap(), None);
     assert_eq!(fixture.status(job.id).await, JobStatus::Queued);
+}
+
+pub async fn many_are_found_each_in_its_place(fixture: Fixture) {
+    let instance = fixture.instance().await;
+    let queued = fixture.add(a_job(), instance).await;
+    let ended = fixture.ended(a_job(), instance).await;
+    let other = account("other");
+    let wanted = [
+        (ended.id, acme()),
+        (JobId::new(at(1)), acme()),
+        (queued.id, other),
+        (queued.id, acme()),
+        (ended.id, acme()),
+    ];
+    let found = fixture.find_jobs(&wanted).await.unwrap();
+    let summary = |found: &Option<FoundJob>| {
+        found.as_ref().map(|(job, result)| (job.id, result.is_some()))
+    };
+    let summaries: Vec<_> = found.iter().map(summary).collect();
+    let (first, last) = (Some((ended.id, true)), Some((queued.id, false)));
+    assert_eq!(summaries, [first, None, None, last, first]);
+    assert_eq!(fixture.find_jobs(&[]).await.unwrap(), []);
 }
 
 pub async fn a_final_status_of_a_job_with_a_callback_makes_a_delivery(fixture: Fixture) {

@@ -120,6 +120,7 @@ macro_rules! store_conformance_cases {
             a_running_job_is_cancelled_and_names_who_runs_it
             what_has_ended_is_not_cancelled
             another_accounts_job_is_not_there
+            many_are_found_each_in_its_place
             a_final_status_of_a_job_with_a_callback_makes_a_delivery
             a_job_without_a_callback_owes_none
             times_keep_their_microseconds

@@ -8,10 +8,10 @@ use uuid::Uuid;
 use super::{PostgresStore, finish::write_ends, submit::count};
 use crate::{
     id::{AccountId, InstanceId, JobId},
-    job::{Attempt, Job, JobResult, JobStatus, Json, Lane, NewJob, Outcome},
+    job::{Attempt, Job, JobStatus, Json, Lane, NewJob, Outcome},
     store::{
-        Cancelled, Claim, JobFilter, JobStore, LaneCount, Page, PageRequest, StoreError, Submitted,
-        Wakeup,
+        Cancelled, Claim, FoundJob, JobFilter, JobStore, LaneCount, Page, PageRequest, StoreError,
+        Submitted, Wakeup,
         rows::{self, AttemptRow, JobRow, Reader, ResultRow, Window},
     },
 };
@@ -52,7 +52,7 @@ pub(super) const FIND: &str = concat!(
     ", ",
     result_columns!(),
     " FROM jobs LEFT JOIN job_results ON job_results.job_id = ANY (ARRAY[jobs.job_id])
-    WHERE jobs.job_id = $1 AND jobs.account_id = $2"
+    WHERE jobs.job_id = ANY ($1)"
 );
 
 pub(super) const REVOKED: &str = "
@@ -223,21 +223,18 @@ impl JobStore for PostgresStore {
         self.overdue_jobs(lane, ready_before, limit).await
     }
 
-    async fn find_job(
+    async fn find_jobs(
         &self,
-        id: JobId,
-        account: &AccountId,
-    ) -> Result<Option<(Job, Option<JobResult>)>, StoreError> {
-        let found: Option<FoundRow> = self
+        wanted: &[(JobId, AccountId)],
+    ) -> Result<Vec<Option<FoundJob>>, StoreError> {
+        let ids: Vec<Uuid> = wanted.iter().map(|(id, _)| id.as_uuid()).collect();
+        let rows: Vec<FoundRow> = self
             .run(|lent| {
-                let query = sqlx::query_as(FIND).bind(id.as_uuid()).bind(account.as_str());
-                Box::pin(query.fetch_optional(lent.connection()))
+                let query = sqlx::query_as(FIND).bind(&ids);
+                Box::pin(query.fetch_all(lent.connection()))
             })
             .await?;
-        let Some(found) = found else { return Ok(None) };
-        let job: Job = found.job.try_into()?;
-        let result = job.status.is_final().then(|| found.result.try_into()).transpose()?;
-        Ok(Some((job, result)))
+        rows::found(wanted, rows.into_iter().map(|row| (row.job, row.result)))
     }
 
     async fn find_args(&self, id: JobId, account: &AccountId) -> Result<Option<Json>, StoreError> {

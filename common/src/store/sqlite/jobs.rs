@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{
     id::{AccountId, InstanceId, JobId},
-    job::{Attempt, AttemptOutcome, Job, JobResult, JobStatus, Json, Lane, NewJob, Outcome},
+    job::{Attempt, AttemptOutcome, Job, JobStatus, Json, Lane, NewJob, Outcome},
     store::{
-        Cancelled, Claim, JobFilter, JobStore, LaneCount, Page, PageRequest, StoreError, Submitted,
-        Wakeup,
+        Cancelled, Claim, FoundJob, JobFilter, JobStore, LaneCount, Page, PageRequest, StoreError,
+        Submitted, Wakeup,
         rows::{self, AttemptRow, JobRow, Reader, ResultRow, Window},
     },
     usage::Usage,
@@ -229,26 +229,21 @@ impl JobStore for SqliteStore {
         sweep::overdue(self, lane, ready_before, limit).await
     }
 
-    async fn find_job(
+    async fn find_jobs(
         &self,
-        id: JobId,
-        account: &AccountId,
-    ) -> Result<Option<(Job, Option<JobResult>)>, StoreError> {
-        let row: Option<EndedRow> = sqlx::query_as(concat!(
+        wanted: &[(JobId, AccountId)],
+    ) -> Result<Vec<Option<FoundJob>>, StoreError> {
+        let rows: Vec<EndedRow> = sqlx::query_as(concat!(
             "SELECT ",
             job_columns!(),
             ", response, error, usage FROM jobs LEFT JOIN job_results USING (job_id)
-             WHERE job_id = ?1 AND account_id = ?2"
+             WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))"
         ))
-        .bind(id.as_uuid())
-        .bind(account.as_str())
-        .fetch_optional(&self.readers)
+        .bind(ids(wanted.iter().map(|(id, _)| id.as_uuid())))
+        .fetch_all(&self.readers)
         .await
         .map_err(in_table("jobs"))?;
-        let Some(row) = row else { return Ok(None) };
-        let job = Job::try_from(row.job)?;
-        let result = if job.status.is_final() { Some(row.result.try_into()?) } else { None };
-        Ok(Some((job, result)))
+        rows::found(wanted, rows.into_iter().map(|row| (row.job, row.result)))
     }
 
     async fn find_args(&self, id: JobId, account: &AccountId) -> Result<Option<Json>, StoreError> {
