@@ -46,6 +46,9 @@ pub struct CompareArgs {
     /// Clients of the throughput measurement
     #[arg(long, default_value_t = 128)]
     clients: usize,
+    /// Also measure the memory of `dev` with this many jobs queued; 0: not
+    #[arg(long, default_value_t = 100_000)]
+    queued: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +127,37 @@ pub async fn run(args: CompareArgs) -> anyhow::Result<()> {
         print(&format!("round {} of {} done", round + 1, args.rounds));
     }
     print_table(&args, &rows, &ready, &memory);
+    if args.queued > 0 {
+        let mib = memory_with_queue(&args, folder.path()).await?;
+        print(&format!(
+            "| memory (PSS) of dev with {} jobs queued | {mib:.0} MiB | - | - |",
+            args.queued
+        ));
+    }
     Ok(())
+}
+
+/// What `dev` needs while its vendor answers nothing and jobs pile up.
+async fn memory_with_queue(args: &CompareArgs, folder: &Path) -> anyhow::Result<f64> {
+    let own = std::env::current_exe()?;
+    let mut vendor = Command::new(&own);
+    let (_vendor, vendor_address) =
+        listening(vendor.args(["vendor", "--delay-ms", "3600000"])).await?;
+    let vendor_url = format!("http://{vendor_address}/v1");
+    let data = TempDir::new_in(folder)?;
+    let address = free_address()?;
+    let mut dev = inferq(&args.inferq, &[("INFERQ__VENDORS__OPENAI__BASE_URL", &vendor_url)]);
+    dev.args(["dev", "--listen", &address, "--data-dir"]).arg(data.path().join("data"));
+    let mut dev = dev.stdout(Stdio::null()).spawn()?;
+    let url = format!("http://{address}");
+    is_ready(&url).await?;
+    let mut queued = 0;
+    while queued < args.queued {
+        queued += load(&url, Kind::Accept, args.clients, 2.0).await?.jobs;
+    }
+    let mib = dev.id().and_then(pss_mib).context("dev is running")?;
+    dev.kill().await?;
+    Ok(mib)
 }
 
 fn row(name: &'static str, unit: &'static str, more: bool) -> Row {
@@ -214,10 +247,10 @@ async fn measure(
     is_ready(&url).await?;
     let ready_ms = begun.elapsed().as_secs_f64() * 1e3;
     // Lanes, pools and caches are filled before anything counts.
-    load(args, &url, Kind::Async, 16, 1.0).await?;
-    let sync = load(args, &url, Kind::Sync, 1, args.seconds).await?;
-    let accept = load(args, &url, Kind::Accept, 1, args.seconds).await?;
-    let throughput = load(args, &url, Kind::Async, args.clients, args.seconds).await?;
+    load(&url, Kind::Async, 16, 1.0).await?;
+    let sync = load(&url, Kind::Sync, 1, args.seconds).await?;
+    let accept = load(&url, Kind::Accept, 1, args.seconds).await?;
+    let throughput = load(&url, Kind::Async, args.clients, args.seconds).await?;
     let memory =
         processes.iter().filter_map(|(name, child)| Some((name.clone(), pss_mib(child.id()?)?)));
     let memory = memory.filter(|(name, _)| name != "vendor").collect();
@@ -227,13 +260,7 @@ async fn measure(
     Ok(Measured { ready_ms, throughput, sync, accept, memory })
 }
 
-async fn load(
-    args: &CompareArgs,
-    url: &str,
-    kind: Kind,
-    clients: usize,
-    seconds: f64,
-) -> anyhow::Result<Report> {
+async fn load(url: &str, kind: Kind, clients: usize, seconds: f64) -> anyhow::Result<Report> {
     let load = LoadArgs {
         url: url.to_owned(),
         key: Some(KEY.to_owned()),
@@ -246,7 +273,6 @@ async fn load(
     };
     let report = load::run(&load).await?;
     if report.errors > 0 {
-        let _ = args;
         bail!(
             "{} of the requests failed: {}",
             report.errors,

@@ -318,9 +318,8 @@ pub async fn many_are_found_each_in_its_place(fixture: Fixture) {
         (ended.id, acme()),
     ];
     let found = fixture.find_jobs(&wanted).await.unwrap();
-    let summary = |found: &Option<FoundJob>| {
-        found.as_ref().map(|(job, result)| (job.id, result.is_some()))
-    };
+    let summary =
+        |found: &Option<FoundJob>| found.as_ref().map(|(job, result)| (job.id, result.is_some()));
     let summaries: Vec<_> = found.iter().map(summary).collect();
     let (first, last) = (Some((ended.id, true)), Some((queued.id, false)));
     assert_eq!(summaries, [first, None, None, last, first]);
