@@ -1,6 +1,8 @@
 //! The command line says in one line what is wrong, ends with the code its help names, and leaves
 //! nothing half done.
 
+#![expect(clippy::unwrap_used, reason = "stories unwrap freely")]
+
 mod harness;
 
 use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, process::Output};
