@@ -1,6 +1,8 @@
 # One image for every role: `inferq api`, `inferq worker`, `inferq migrate`.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
+# The toolchain of the image is the one that rust-toolchain.toml names, without its lint tools.
+ENV RUSTUP_TOOLCHAIN=1.95.0
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \

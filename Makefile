@@ -16,7 +16,7 @@ dev: ## start the platform in one process
 
 test: servers ## install what the tests need and run all of them, on both stores and both brokers
 	$(CARGO) build --quiet --bin inferq
-	$(WITH_SERVERS) $(CARGO) test --workspace --features servers
+	$(WITH_SERVERS) $(CARGO) test --workspace --features servers --no-fail-fast
 
 check: tools ## formatting, lints, docs, licences, unused dependencies
 	$(CARGO) fmt --all --check
