@@ -39,6 +39,10 @@ where
     }
 }
 
+/// It calls every end of a connection an error, our own closing included; what matters of it is
+/// told by `broker`. A directive that names it turns it on.
+const CLIENT_OF_RABBITMQ: &str = "lapin";
+
 /// Reads the directives of `log.filter`, such as `info,inferq_worker=debug`.
 ///
 /// # Errors
@@ -60,7 +64,11 @@ pub fn filter(directives: &str) -> Result<EnvFilter, ConfigError> {
             )));
         }
     }
-    EnvFilter::builder().parse(directives.join(",")).map_err(|error| refused(error.to_string()))
+    let mut text = directives.join(",");
+    if !text.contains(CLIENT_OF_RABBITMQ) {
+        text.push_str(&format!(",{CLIENT_OF_RABBITMQ}=off"));
+    }
+    EnvFilter::builder().parse(text).map_err(|error| refused(error.to_string()))
 }
 
 #[cfg(test)]
@@ -68,6 +76,13 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    #[test]
+    fn the_client_of_rabbitmq_is_silent_unless_named() {
+        assert!(filter("info").unwrap().to_string().contains("lapin=off"));
+        let named = filter("info,lapin=debug").unwrap().to_string();
+        assert!(named.contains("lapin=debug") && !named.contains("off"), "{named}");
+    }
 
     #[test]
     fn a_wrong_filter_is_one_line_that_names_the_key() {
