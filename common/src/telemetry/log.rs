@@ -51,7 +51,7 @@ const CLIENT_OF_RABBITMQ: &str = "lapin";
 pub fn filter(directives: &str) -> Result<EnvFilter, ConfigError> {
     let refused = |reason: String| ConfigError::refused("log.filter", reason);
     let levels = "error, warn, info, debug, trace or off";
-    let directives: Vec<&str> =
+    let mut directives: Vec<&str> =
         directives.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
     if directives.is_empty() {
         return Err(refused(format!("must be {levels}, or directives such as info,sqlx=warn")));
@@ -64,11 +64,11 @@ pub fn filter(directives: &str) -> Result<EnvFilter, ConfigError> {
             )));
         }
     }
-    let mut text = directives.join(",");
-    if !text.contains(CLIENT_OF_RABBITMQ) {
-        text.push_str(&format!(",{CLIENT_OF_RABBITMQ}=off"));
+    let silent = format!("{CLIENT_OF_RABBITMQ}=off");
+    if !directives.iter().any(|directive| directive.starts_with(CLIENT_OF_RABBITMQ)) {
+        directives.push(&silent);
     }
-    EnvFilter::builder().parse(text).map_err(|error| refused(error.to_string()))
+    EnvFilter::builder().parse(directives.join(",")).map_err(|error| refused(error.to_string()))
 }
 
 #[cfg(test)]
