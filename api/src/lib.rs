@@ -5,7 +5,6 @@
 
 pub mod answer;
 pub mod auth;
-mod cache;
 pub mod catalogue;
 pub mod error;
 pub mod extract;

@@ -148,6 +148,16 @@ forward!(ModelStore {
     list_model_servers(account: &AccountId) -> Vec<ModelServer>;
 });
 
+forward!(CredentialStore {
+    put_credential(new: &NewCredential) -> Added<SealedCredential>;
+    find_credential(account: &AccountId, name: &CredentialName) -> Option<SealedCredential>;
+    find_default_credential(account: &AccountId, vendor: Vendor) -> Option<SealedCredential>;
+    list_credentials(
+        account: &AccountId, vendor: Option<Vendor>, page: &PageRequest<CredentialId>
+    ) -> Page<SealedCredential>;
+    delete_credential(account: &AccountId, name: &CredentialName) -> Option<CredentialId>;
+});
+
 forward!(AccountStore {
     ensure_account(id: &AccountId, secret: &SecretString, now: DateTime<Utc>) -> ();
     account_exists(id: &AccountId) -> bool;

@@ -121,6 +121,7 @@ impl Platform {
             lost_attempts: 0,
             limits: Limits::default(),
             route: None,
+            credential: None,
             stream: false,
             callback_url: None,
             metadata: None,
