@@ -46,6 +46,8 @@ enum Command {
     Job(command::job::JobArgs),
     /// Look at registered models
     Model(command::model::ModelArgs),
+    /// Store the credentials that calls of an account are made with
+    Credential(command::credential::CredentialArgs),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +74,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Key(args) => command::key::run(args, config).await,
         Command::Job(args) => command::job::run(args).await,
         Command::Model(args) => command::model::run(args).await,
+        Command::Credential(args) => command::credential::run(args).await,
     }
 }
 

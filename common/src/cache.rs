@@ -40,11 +40,7 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     }
 
     /// The value of `key`, loaded if it is not at hand. A failure is not kept.
-    pub async fn get<E>(
-        &self,
-        key: K,
-        load: impl Future<Output = Result<V, E>>,
-    ) -> Result<V, E> {
+    pub async fn get<E>(&self, key: K, load: impl Future<Output = Result<V, E>>) -> Result<V, E> {
         let entry = self.entry(key);
         entry.value.get_or_try_init(|| load).await.cloned()
     }

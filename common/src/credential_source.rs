@@ -156,8 +156,7 @@ mod tests {
             let secret = keys(7).seal(&secret, (&account, &name, VENDOR), &mut rng).unwrap();
             let id = CredentialId::new(now);
             let default = Some(default);
-            let new =
-                NewCredential { id, account, name, vendor: VENDOR, secret, default, now };
+            let new = NewCredential { id, account, name, vendor: VENDOR, secret, default, now };
             self.store.put_credential(&new).await.unwrap();
         }
     }

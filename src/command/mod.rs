@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 pub mod api;
+pub mod credential;
 pub mod dev;
 pub mod job;
 pub mod key;

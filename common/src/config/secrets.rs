@@ -32,7 +32,10 @@ fn hidden<S: Serializer>(keys: &[SecretString], serializer: S) -> Result<S::Ok, 
 }
 
 /// Reads a key; `key` names the setting it comes from.
-fn parse(text: &SecretString, key: impl Into<std::borrow::Cow<'static, str>>) -> Result<MasterKey, ConfigError> {
+fn parse(
+    text: &SecretString,
+    key: impl Into<std::borrow::Cow<'static, str>>,
+) -> Result<MasterKey, ConfigError> {
     MasterKey::parse(text).map_err(|error| ConfigError::refused(key, error.to_string()))
 }
 
@@ -46,8 +49,8 @@ impl SecretsConfig {
         let current =
             self.master_key.as_ref().map(|text| parse(text, "secrets.master_key")).transpose()?;
         let previous = self.previous_master_keys.iter().enumerate();
-        let previous = previous
-            .map(|(at, text)| parse(text, format!("secrets.previous_master_keys[{at}]")));
+        let previous =
+            previous.map(|(at, text)| parse(text, format!("secrets.previous_master_keys[{at}]")));
         Ok((current, previous.collect::<Result<_, _>>()?))
     }
 

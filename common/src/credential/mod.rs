@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     member::CredentialMember,
-    seal::{Envelope, InvalidMasterKey, KeyId, MasterKey, MasterKeys, SealError, generate_master_key},
+    seal::{
+        Envelope, InvalidMasterKey, KeyId, MasterKey, MasterKeys, SealError, generate_master_key,
+    },
     secret::{CredentialSecret, MemberFault, MemberFaultKind, MemberStep},
     service_account::TOKEN_URI,
 };

@@ -113,8 +113,7 @@ fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
         return (0..text.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>().map(Into::into);
     }
     let url_safe = text.contains(['-', '_']);
-    let alphabet =
-        if url_safe { &base64::alphabet::URL_SAFE } else { &base64::alphabet::STANDARD };
+    let alphabet = if url_safe { &base64::alphabet::URL_SAFE } else { &base64::alphabet::STANDARD };
     let lenient =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     GeneralPurpose::new(alphabet, lenient).decode(text).ok().map(Into::into)
@@ -142,7 +141,9 @@ pub enum SealError {
     UnknownKey(KeyId),
     #[error("its envelope has format {0}, which a newer release writes")]
     UnknownFormat(u8),
-    #[error("its envelope is damaged, or was made for another credential; put the credential again")]
+    #[error(
+        "its envelope is damaged, or was made for another credential; put the credential again"
+    )]
     Damaged,
 }
 
@@ -213,7 +214,8 @@ impl MasterKeys {
         }
         let parts = bytes[1..].split_first_chunk::<KEY_ID_BYTES>();
         let parts = parts.and_then(|(id, rest)| {
-            rest.split_first_chunk::<NONCE_BYTES>().map(|(nonce, sealed)| (KeyId(*id), nonce, sealed))
+            rest.split_first_chunk::<NONCE_BYTES>()
+                .map(|(nonce, sealed)| (KeyId(*id), nonce, sealed))
         });
         let (id, nonce, ciphertext) = parts.ok_or(SealError::Damaged)?;
         let known = self.current.iter().chain(&self.previous).find(|key| key.id == id);
@@ -223,10 +225,8 @@ impl MasterKeys {
         };
         let aad = aad(id, &sealed.account, &sealed.name, sealed.vendor);
         let payload = Payload { msg: ciphertext, aad: &aad };
-        let opened = key
-            .cipher()
-            .decrypt(&XNonce::from(*nonce), payload)
-            .map_err(|_| SealError::Damaged)?;
+        let opened =
+            key.cipher().decrypt(&XNonce::from(*nonce), payload).map_err(|_| SealError::Damaged)?;
         CredentialSecret::of_plaintext(&Zeroizing::new(opened)).ok_or(SealError::Damaged)
     }
 }

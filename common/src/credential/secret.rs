@@ -235,10 +235,7 @@ fn ways(vendor: Vendor, has: impl Fn(CredentialMember) -> bool) -> Vec<MemberFau
 }
 
 /// Reads and checks the values of one member.
-fn values(
-    member: CredentialMember,
-    raw: &RawValue,
-) -> Result<Vec<SecretString>, Vec<MemberFault>> {
+fn values(member: CredentialMember, raw: &RawValue) -> Result<Vec<SecretString>, Vec<MemberFault>> {
     match member {
         CredentialMember::ApiKeys => keys(raw),
         CredentialMember::ServiceAccount => {

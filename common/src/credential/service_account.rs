@@ -62,9 +62,11 @@ pub(super) fn read(raw: &RawValue) -> Result<SecretString, MemberFault> {
     if text.len() > MAX_BYTES {
         return Err(refuse("must have at most 16 KiB"));
     }
-    // What serde says would repeat values.
-    let mut file: KeyFile = serde_json::from_str(&text)
-        .map_err(|_| refuse("must be the JSON key file of a service account"))?;
+    // A list would be read as the members in their order; what serde says would repeat values.
+    let object = text.trim_start().starts_with('{');
+    let file = if object { serde_json::from_str(&text).ok() } else { None };
+    let mut file: KeyFile =
+        file.ok_or_else(|| refuse("must be the JSON key file of a service account"))?;
     if file.kind != "service_account" {
         return Err(within(
             "type",

@@ -15,9 +15,8 @@ fn read(vendor: Vendor, members: &Value) -> Result<CredentialSecret, Vec<MemberF
         .iter()
         .map(|(name, value)| (name.as_str(), value.to_string()))
         .collect();
-    let raw = texts.iter().map(|(name, text)| {
-        (*name, serde_json::from_str::<&RawValue>(text).unwrap())
-    });
+    let raw =
+        texts.iter().map(|(name, text)| (*name, serde_json::from_str::<&RawValue>(text).unwrap()));
     CredentialSecret::read(vendor, raw)
 }
 
@@ -93,7 +92,8 @@ fn a_name_is_short_and_plain() {
 #[test]
 fn every_vendor_takes_its_own_members() {
     let entra = json!({ "tenant_id": "a-b", "client_id": "c", "client_secret": "d~e" });
-    let aws = json!({ "access_key_id": "AKIA1", "secret_access_key": "a/b+c", "region": "eu-west-1" });
+    let aws =
+        json!({ "access_key_id": "AKIA1", "secret_access_key": "a/b+c", "region": "eu-west-1" });
     for (vendor, members) in [
         (Vendor::OpenAi, json!({ "api_key": "k", "organization": "org-1", "project": "proj_1" })),
         (Vendor::Azure, entra),
@@ -234,7 +234,7 @@ fn a_key_file_that_leads_elsewhere_is_refused() {
         let told = refused(Vendor::VertexAi, &json!({ "service_account": file }));
         let start = format!("Value service_account{place}: must ");
         assert!(told.len() == 1 && told[0].starts_with(&start), "{name} {value}: {told:?}");
-        assert!(!told[0].contains("evil") && !told[0].contains("nonsense"), "{told:?}");
+        assert!(!told[0].contains("evil") && !told[0].contains("nonsens"), "{told:?}");
     }
     for other in [json!("not JSON"), json!([]), json!(1), json!("x".repeat(40_000))] {
         let told = refused(Vendor::VertexAi, &json!({ "service_account": other }));
@@ -331,7 +331,10 @@ fn a_master_key_is_32_bytes_in_base64_or_hex() {
     for same in [&hex, &hex.to_uppercase(), KEY.trim_end_matches('='), &format!(" {KEY}\n")] {
         assert_eq!(id(same), Ok(expected), "{same}");
     }
-    assert_eq!(id("-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_8"), id("+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/8="));
+    assert_eq!(
+        id("-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_8"),
+        id("+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/8=")
+    );
     for bad in ["", "short", &hex[2..], &format!("{hex}00"), "%%%"] {
         assert_eq!(id(bad), Err(InvalidMasterKey), "{bad}");
     }

@@ -28,7 +28,9 @@ use crate::{
     account::{ApiKey, KeyHash},
     callback::{Delivery, DeliveryAttempt},
     credential::{CredentialName, Envelope, SealedCredential},
-    id::{AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId},
+    id::{
+        AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
+    },
     job::{Attempt, Job, JobResult, JobStatus, Json, Lane, NewJob, Outcome},
     model::{Model, ModelServer},
     vendor::Vendor,

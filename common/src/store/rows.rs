@@ -16,7 +16,9 @@ use crate::{
     callback::{Delivery, DeliveryAttempt, DeliveryStatus},
     credential::{Envelope, SealedCredential},
     error::{ErrorClass, JobError},
-    id::{AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId},
+    id::{
+        AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
+    },
     job::{
         Attempt, AttemptOutcome, Job, JobResult, JobStatus, Json, Lane, Limits, Outcome, Priority,
     },

@@ -13,14 +13,17 @@ use chrono::{DateTime, Utc};
 use inferq_common::{
     account::{ApiKey, KeyHash},
     callback::{Delivery, DeliveryAttempt},
-    id::{AccountId, ApiKeyId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId},
+    credential::{CredentialName, SealedCredential},
+    id::{
+        AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
+    },
     job::{Attempt, Job, Json, Lane, NewJob, Outcome},
     model::{Model, ModelServer},
     store::{
-        AccountStore, Added, Cancelled, Claim, DeliveryClaim, DeliveryOutcome, DeliveryStore,
-        FoundJob, InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter, ModelStore,
-        NewInstance, Page, PageRequest, Rescued, SharedStore, Store, StoreError, Submitted, Wakeup,
-        WebhookSecret,
+        AccountStore, Added, Cancelled, Claim, CredentialStore, DeliveryClaim, DeliveryOutcome,
+        DeliveryStore, FoundJob, InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter,
+        ModelStore, NewCredential, NewInstance, Page, PageRequest, Rescued, SharedStore, Store,
+        StoreError, Submitted, Wakeup, WebhookSecret,
     },
     vendor::Vendor,
 };

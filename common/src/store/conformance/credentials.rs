@@ -100,7 +100,8 @@ pub async fn a_credential_keeps_its_vendor(fixture: Fixture) {
     let fixture = fixture.with_accounts().await;
     let first = a_credential("main", 1);
     fixture.put_credential(&first).await.unwrap();
-    let default = NewCredential { default: Some(true), vendor: Vendor::Xai, ..a_credential("x", 2) };
+    let default =
+        NewCredential { default: Some(true), vendor: Vendor::Xai, ..a_credential("x", 2) };
     fixture.put_credential(&default).await.unwrap();
     let elsewhere =
         NewCredential { vendor: Vendor::Xai, default: Some(true), ..a_credential("main", 3) };
