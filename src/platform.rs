@@ -120,12 +120,12 @@ impl Platform {
             settings = config.redacted(),
             "inferq starts"
         );
+        let master_keys = Arc::new(config.secrets.master_keys()?);
         let listen = if roles.api { Some(config.api.listen) } else { config.worker.listen };
         let listener = match listen {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        let master_keys = Arc::new(config.secrets.master_keys()?);
         let registry = inferq_vendors::registry(&config)
             .map_err(|error| Failure::new(code::CONFIG, chain(&error)))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Args;
-use inferq_common::config::Config;
+use inferq_common::config::{Config, SecretsConfig};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -50,8 +50,9 @@ pub async fn run(args: DevArgs, file: Option<&Path>) -> Result<(), Failure> {
     config.callbacks.allow_networks.extend(platform::loopback());
     make_data_dir(&args.data_dir)?;
     let _lock = lock(&args.data_dir)?;
-    if config.secrets.master_key.is_none() && config.secrets.key_file.is_none() {
-        config.secrets.key_file = Some(master_key_file(&args.data_dir)?);
+    config.secrets = secrets(&config, &args.data_dir);
+    if config.secrets.key_file.as_deref() == Some(&*args.data_dir.join(MASTER_KEY_FILE)) {
+        make_master_key(&args.data_dir)?;
     }
 
     let platform = Platform::start(config, Roles::DEV).await?;
@@ -123,15 +124,24 @@ async fn first_key(platform: &Platform, data_dir: &Path) -> Result<SecretString,
     Ok(key)
 }
 
-/// The file of the master key in the data folder; makes it at the first start.
-fn master_key_file(data_dir: &Path) -> Result<PathBuf, Failure> {
+/// The configured secrets; where no master key is among them, that of the data folder.
+pub fn secrets(config: &Config, data_dir: &Path) -> SecretsConfig {
+    let mut secrets = config.secrets.clone();
+    if secrets.master_key.is_none() && secrets.key_file.is_none() {
+        secrets.key_file = Some(data_dir.join(MASTER_KEY_FILE));
+    }
+    secrets
+}
+
+/// Makes the master key of the data folder at the first start.
+fn make_master_key(data_dir: &Path) -> Result<(), Failure> {
     let path = data_dir.join(MASTER_KEY_FILE);
     let there = path.try_exists().map_err(|error| unusable(data_dir, &error))?;
     if !there {
         let key = inferq_common::credential::generate_master_key(&mut rand::rng());
         keep_key(&path, &key).map_err(|error| unusable(data_dir, &error))?;
     }
-    Ok(path)
+    Ok(())
 }
 
 /// Writes the key whole or not at all. Only one process is here: it holds the folder's lock.

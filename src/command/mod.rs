@@ -7,4 +7,5 @@ pub mod job;
 pub mod key;
 pub mod migrate;
 pub mod model;
+mod reseal;
 pub mod worker;

@@ -44,6 +44,14 @@ impl fmt::Debug for Envelope {
     }
 }
 
+impl Envelope {
+    /// Which master key sealed it; `None`: it is damaged.
+    pub fn key_id(&self) -> Option<KeyId> {
+        let (_, rest) = self.0.split_first()?;
+        rest.first_chunk().copied().map(KeyId)
+    }
+}
+
 /// Names a master key without telling it: the first 8 bytes of its SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId([u8; KEY_ID_BYTES]);

@@ -564,6 +564,22 @@ pub trait CredentialStore: Send + Sync {
         page: &PageRequest<CredentialId>,
     ) -> Result<Page<SealedCredential>, StoreError>;
 
+    /// Up to `limit` credentials of all accounts whose ids come after `after`, in the order of ids.
+    async fn all_credentials(
+        &self,
+        after: Option<CredentialId>,
+        limit: u32,
+    ) -> Result<Vec<SealedCredential>, StoreError>;
+
+    /// Replaces the envelope of a credential that still has this version by another one of the same
+    /// content. `false`: it was put again or deleted meanwhile.
+    async fn reseal_credential(
+        &self,
+        id: CredentialId,
+        version: i64,
+        envelope: &Envelope,
+    ) -> Result<bool, StoreError>;
+
     /// Deletes a credential and answers its id. `None`: there is no such credential.
     async fn delete_credential(
         &self,

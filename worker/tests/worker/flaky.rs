@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use inferq_common::{
     account::{ApiKey, KeyHash},
     callback::{Delivery, DeliveryAttempt},
-    credential::{CredentialName, SealedCredential},
+    credential::{CredentialName, Envelope, SealedCredential},
     id::{
         AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
     },
@@ -158,6 +158,8 @@ forward!(CredentialStore {
     list_credentials(
         account: &AccountId, vendor: Option<Vendor>, page: &PageRequest<CredentialId>
     ) -> Page<SealedCredential>;
+    all_credentials(after: Option<CredentialId>, limit: u32) -> Vec<SealedCredential>;
+    reseal_credential(id: CredentialId, version: i64, envelope: &Envelope) -> bool;
     delete_credential(account: &AccountId, name: &CredentialName) -> Option<CredentialId>;
 });
 

@@ -209,3 +209,22 @@ pub async fn a_credential_put_from_many_sides_is_one(fixture: Fixture) {
     assert!(even.is_default != odd.is_default, "one of them is the default");
     assert!(even.updated_at - even.created_at < TimeDelta::seconds(8));
 }
+
+pub async fn a_credential_is_sealed_anew_unless_it_changed(fixture: Fixture) {
+    let fixture = fixture.with_accounts().await;
+    let mine = NewCredential { default: Some(true), ..a_credential("main", 1) };
+    let theirs = NewCredential { account: account("other"), ..a_credential("main", 2) };
+    for new in [&mine, &theirs] {
+        fixture.put_credential(new).await.unwrap();
+    }
+    let all = fixture.all_credentials(None, 10).await.unwrap();
+    assert_eq!(all, [stored(&mine), stored(&theirs)]);
+    assert_eq!(fixture.all_credentials(None, 1).await.unwrap(), [stored(&mine)]);
+    assert_eq!(fixture.all_credentials(Some(mine.id), 10).await.unwrap(), [stored(&theirs)]);
+    let anew = Envelope(vec![9, 9]);
+    assert!(fixture.reseal_credential(mine.id, 1, &anew).await.unwrap());
+    let resealed = SealedCredential { secret: anew.clone(), ..stored(&mine) };
+    assert_eq!(fixture.credential("main").await, Some(resealed), "it is the same version");
+    assert!(!fixture.reseal_credential(mine.id, 2, &anew).await.unwrap());
+    assert!(!fixture.reseal_credential(CredentialId::new(at(0)), 1, &anew).await.unwrap());
+}

@@ -190,6 +190,7 @@ macro_rules! store_conformance_cases {
             a_deleted_credential_is_gone
             another_account_sees_no_credential
             a_credential_put_from_many_sides_is_one
+            a_credential_is_sealed_anew_unless_it_changed
             random_moves_keep_to_the_state_machine
         }
     };

@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::PostgresStore;
 use crate::{
-    credential::{CredentialName, SealedCredential},
+    credential::{CredentialName, Envelope, SealedCredential},
     id::{AccountId, CredentialId},
     store::{
         Added, CredentialStore, NewCredential, Page, PageRequest, StoreError,
-        rows::{CredentialRow, Window},
+        rows::{self, CredentialRow, Window},
     },
     vendor::Vendor,
 };
@@ -56,6 +56,15 @@ pub(super) const PUT: &str = concat!(
     RETURNING ",
     columns!()
 );
+
+pub(super) const ALL: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM credentials WHERE credential_id > $1 ORDER BY credential_id LIMIT $2"
+);
+
+pub(super) const RESEAL: &str =
+    "UPDATE credentials SET envelope = $3 WHERE credential_id = $1 AND version = $2";
 
 pub(super) const DELETE: &str =
     "DELETE FROM credentials WHERE account_id = $1 AND name = $2 RETURNING credential_id";
@@ -184,6 +193,36 @@ impl CredentialStore for PostgresStore {
             })
             .await?;
         window.page(rows)
+    }
+
+    async fn all_credentials(
+        &self,
+        after: Option<CredentialId>,
+        limit: u32,
+    ) -> Result<Vec<SealedCredential>, StoreError> {
+        let after = after.map_or(Uuid::nil(), CredentialId::as_uuid);
+        let rows: Vec<Row> = self
+            .run(|lent| {
+                let query = sqlx::query_as(ALL).bind(after).bind(i64::from(limit));
+                Box::pin(query.fetch_all(lent.connection()))
+            })
+            .await?;
+        rows::all(rows)
+    }
+
+    async fn reseal_credential(
+        &self,
+        id: CredentialId,
+        version: i64,
+        envelope: &Envelope,
+    ) -> Result<bool, StoreError> {
+        let done = self
+            .run(|lent| {
+                let query = sqlx::query(RESEAL).bind(id.as_uuid()).bind(version).bind(&envelope.0);
+                Box::pin(query.execute(lent.connection()))
+            })
+            .await?;
+        Ok(done.rows_affected() == 1)
     }
 
     async fn delete_credential(

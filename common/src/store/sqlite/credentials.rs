@@ -6,11 +6,11 @@ use uuid::Uuid;
 
 use super::{SqliteStore, commit, error::in_table, values::micros};
 use crate::{
-    credential::{CredentialName, SealedCredential},
+    credential::{CredentialName, Envelope, SealedCredential},
     id::{AccountId, CredentialId},
     store::{
         Added, CredentialStore, NewCredential, Page, PageRequest, StoreError,
-        rows::{CredentialRow, Window},
+        rows::{self, CredentialRow, Window},
     },
     vendor::Vendor,
 };
@@ -45,6 +45,12 @@ const PUT: &str = concat!(
          version = version + 1
      RETURNING ",
     columns!()
+);
+
+pub(super) const ALL: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM credentials WHERE credential_id > ?1 ORDER BY credential_id LIMIT ?2"
 );
 
 macro_rules! list {
@@ -159,6 +165,40 @@ impl CredentialStore for SqliteStore {
             .await
             .map_err(in_table("credentials"))?;
         window.page(rows)
+    }
+
+    async fn all_credentials(
+        &self,
+        after: Option<CredentialId>,
+        limit: u32,
+    ) -> Result<Vec<SealedCredential>, StoreError> {
+        let rows: Vec<Row> = sqlx::query_as(ALL)
+            .bind(after.map_or(Uuid::nil(), CredentialId::as_uuid))
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(in_table("credentials"))?;
+        rows::all(rows)
+    }
+
+    async fn reseal_credential(
+        &self,
+        id: CredentialId,
+        version: i64,
+        envelope: &Envelope,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query(
+            "UPDATE credentials SET envelope = ?3 WHERE credential_id = ?1 AND version = ?2",
+        )
+        .bind(id.as_uuid())
+        .bind(version)
+        .bind(&envelope.0)
+        .execute(&mut *tx)
+        .await
+        .map_err(in_table("credentials"))?;
+        commit(tx).await?;
+        Ok(done.rows_affected() == 1)
     }
 
     async fn delete_credential(

@@ -281,6 +281,7 @@ async fn every_statement_goes_by_an_index() {
     let statements = [
         credentials::FIND,
         credentials::FIND_DEFAULT,
+        credentials::ALL,
         credentials::LIST_DOWN,
         deliveries::CLAIM,
         deliveries::DUE,
