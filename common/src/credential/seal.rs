@@ -113,6 +113,12 @@ impl MasterKey {
     fn cipher(&self) -> XChaCha20Poly1305 {
         XChaCha20Poly1305::new(self.key.expose_secret().into())
     }
+
+    fn encrypt(&self, nonce: [u8; NONCE_BYTES], plaintext: &[u8], aad: &[u8]) -> Vec<u8> {
+        self.cipher()
+            .encrypt(&XNonce::from(nonce), Payload { msg: plaintext, aad })
+            .expect("a secret is far smaller than what one nonce can encrypt")
+    }
 }
 
 fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
@@ -179,11 +185,7 @@ impl MasterKeys {
         let mut nonce = [0; NONCE_BYTES];
         rng.fill(&mut nonce);
         let aad = aad(key.id, account, name, vendor);
-        let payload = Payload { msg: &secret.to_plaintext(), aad: &aad };
-        let sealed = key
-            .cipher()
-            .encrypt(&XNonce::from(nonce), payload)
-            .expect("a secret is far smaller than what one nonce can encrypt");
+        let sealed = key.encrypt(nonce, &secret.to_plaintext(), &aad);
         let mut envelope = Vec::with_capacity(HEAD_BYTES + sealed.len());
         envelope.push(FORMAT);
         envelope.extend(key.id.0);

@@ -49,7 +49,7 @@ async fn a_credential_is_made_replaced_shown_and_deleted_and_never_read_back() {
     assert_eq!(api.get("/v5/credentials/main").await.status, 404);
     assert_eq!(api.get("/v5/credentials/NO%20NAME").await.status, 404);
     for reply in [made, replaced, list] {
-        assert!(!reply.text.contains("secret"), "{reply:?}");
+        assert!(!reply.text.contains("0123456789"), "{reply:?}");
     }
 }
 
@@ -86,7 +86,7 @@ async fn all_that_is_wrong_is_told_at_once_and_repeats_nothing() {
     told.push(api.send(api.request(Method::PUT, path, &[], "")).await);
     for reply in told {
         assert_eq!(reply.status, 422, "{reply:?}");
-        assert!(!reply.text.contains("secret"), "{reply:?}");
+        assert!(!reply.text.contains("0123456789"), "{reply:?}");
         assert!(!reply.text.contains("\"input\""), "{reply:?}");
     }
     assert_eq!(api.get("/v5/credentials").await.ok()["items"], json!([]));
