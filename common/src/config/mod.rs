@@ -31,7 +31,7 @@ pub use self::{
     log::{LogConfig, LogFormat},
     retention::RetentionConfig,
     secrets::SecretsConfig,
-    vendors::VendorConfig,
+    vendors::{ModelOverrides, VendorConfig},
     worker::WorkerConfig,
 };
 use crate::vendor::Vendor;

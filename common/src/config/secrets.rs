@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use crate::credential::{MasterKey, MasterKeys};
@@ -14,21 +14,11 @@ pub struct SecretsConfig {
     #[serde(default, serialize_with = "super::shown::secret")]
     pub master_key: Option<SecretString>,
     /// Master keys of before: they open what they have sealed, and seal nothing.
-    #[serde(deserialize_with = "keys", serialize_with = "hidden")]
+    #[serde(deserialize_with = "super::read::secrets", serialize_with = "super::shown::secrets")]
     pub previous_master_keys: Vec<SecretString>,
     /// A file that holds the master key, used where `master_key` is not set.
     #[serde(default)]
     pub key_file: Option<PathBuf>,
-}
-
-fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SecretString>, D::Error> {
-    // A text takes anything, so no error of the list can repeat an entry.
-    let texts: Vec<String> = super::read::list(deserializer)?;
-    Ok(texts.into_iter().map(Into::into).collect())
-}
-
-fn hidden<S: Serializer>(keys: &[SecretString], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(keys.iter().map(|_| "***"))
 }
 
 /// Reads a key; `key` names the setting it comes from.

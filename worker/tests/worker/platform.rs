@@ -224,8 +224,7 @@ impl Platform {
         keys: Arc<MasterKeys>,
     ) -> Worker {
         let (store, clock) = (self.shared_store(), Arc::clone(&self.clock));
-        let mut registry = Registry::default();
-        registry.insert(Vendor::OpenAi, Arc::clone(&self.vendor) as Arc<_>);
+        let registry = Registry::of([(Vendor::OpenAi, Arc::clone(&self.vendor) as Arc<_>)]);
         let path = JobPath::start(Arc::clone(&store), Arc::clone(&clock), instance.clone(), 64);
         Worker {
             credentials: CredentialSource::new(Arc::clone(&store), keys),
