@@ -157,7 +157,8 @@ fn keep_key(path: &Path, key: &SecretString) -> std::io::Result<()> {
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
     // The name too must last: what a lost master key has sealed is lost.
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn greet(platform: &Platform, data_dir: &Path, key: &SecretString) -> Result<(), Failure> {

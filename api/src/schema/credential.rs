@@ -59,7 +59,7 @@ pub struct CredentialMember {
 }
 
 impl Credential {
-    pub(crate) fn of(sealed: SealedCredential, keys: &MasterKeys) -> Self {
+    pub(crate) fn of(sealed: &SealedCredential, keys: &MasterKeys) -> Self {
         let opened = keys.open(sealed.clone());
         Self {
             id: sealed.id.to_string(),
@@ -67,7 +67,7 @@ impl Credential {
             name: sealed.name.to_string(),
             vendor: sealed.vendor.into(),
             default: sealed.is_default,
-            problem: opened.as_ref().err().map(|problem| problem.to_string()),
+            problem: opened.as_ref().err().map(ToString::to_string),
             members: opened.ok().map(|open| members(&open.secret)),
             version: sealed.version,
             created_at: view::rfc3339(sealed.created_at),

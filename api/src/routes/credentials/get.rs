@@ -35,5 +35,5 @@ pub(crate) async fn get_credential(
     let name: CredentialName = name.parse().map_err(|_| not_found())?;
     let found = state.store.find_credential(&caller.account, &name).await?;
     let sealed = found.ok_or_else(not_found)?;
-    Ok(Json(Credential::of(sealed, &state.master_keys)))
+    Ok(Json(Credential::of(&sealed, &state.master_keys)))
 }

@@ -53,7 +53,7 @@ pub(crate) async fn list_credentials(
     let view = |sealed| Credential::of(sealed, &state.master_keys);
     Ok(Json(CredentialList {
         object: "list",
-        items: found.items.into_iter().map(view).collect(),
+        items: found.items.iter().map(view).collect(),
         limit: page.limit,
         has_more: found.has_more,
     }))

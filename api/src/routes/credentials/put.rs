@@ -88,7 +88,7 @@ pub(crate) async fn put_credential(
         }
     };
     state.catalogue.forget();
-    Ok((status, Json(Credential::of(sealed, &state.master_keys))))
+    Ok((status, Json(Credential::of(&sealed, &state.master_keys))))
 }
 
 /// A request whose every member is right.
@@ -162,6 +162,8 @@ fn problem(fault: MemberFault) -> Problem {
 fn without_inputs(error: ApiError) -> ApiError {
     let ApiError::Invalid(mut problems) = error else { return error };
     problems.truncate(MAX_PROBLEMS);
-    problems.iter_mut().for_each(|problem| problem.input = None);
+    for problem in &mut problems {
+        problem.input = None;
+    }
     ApiError::Invalid(problems)
 }
