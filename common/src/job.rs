@@ -259,6 +259,12 @@ pub enum Outcome {
     },
     /// The worker hands the job back unfinished, because it stops; the attempt is recorded as lost.
     HandedBack,
+    /// No call was made, because the vendor's lane is held back: the job is queued again, not before
+    /// `run_at`, as if it had not been claimed. A claim never used for a call is no attempt: its
+    /// number is given again, no row tells of it and it costs no retry.
+    Deferred {
+        run_at: DateTime<Utc>,
+    },
 }
 
 /// What a job ended with.

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
-use super::{SqliteStore, deliveries, instances, jobs, run, submit, sweep};
+use super::{SqliteStore, defer, deliveries, instances, jobs, run, submit, sweep};
 use crate::{
     clock::ManualClock,
     config::DatabaseConfig,
@@ -289,6 +289,7 @@ async fn every_statement_goes_by_an_index() {
         jobs::LIST_DOWN,
         run::CLAIM,
         run::END,
+        defer::DEFER,
         run::REVOKED,
         run::STRAYS,
         submit::KNOWN_KEYS,
