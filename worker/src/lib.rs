@@ -5,6 +5,7 @@ mod attempt;
 pub mod callback;
 mod claims;
 mod consumer;
+mod gate;
 mod runner;
 mod running;
 mod weighted;

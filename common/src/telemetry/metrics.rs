@@ -74,7 +74,8 @@ pub fn describe_metrics() {
     describe_counter!(metric::RETRIES, "Attempts that will be repeated, by error class.");
     let deferred = "Jobs put back uncalled because their model is held back, by vendor.";
     describe_counter!(metric::GATE_DEFERRED, deferred);
-    let refused = "Attempts failed uncalled because their credential is refused, by vendor and class.";
+    let refused =
+        "Attempts failed uncalled because their credential is refused, by vendor and class.";
     describe_counter!(metric::GATE_REFUSED, refused);
     let limited = "Calls answered with a request to slow down, by vendor.";
     describe_counter!(metric::RATE_LIMITED, limited);

@@ -35,8 +35,8 @@ use self::{
 use std::{any::Any, ops::Deref};
 
 pub use self::{
-    accounts::*, builders::plain_job, defer::*, deliveries::*, instances::*, jobs::*, lists::*, machine::*,
-    models::*, retention::*, schedule::*, submit::*,
+    accounts::*, builders::plain_job, defer::*, deliveries::*, instances::*, jobs::*, lists::*,
+    machine::*, models::*, retention::*, schedule::*, submit::*,
 };
 use super::{SharedStore, Store};
 
