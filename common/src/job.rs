@@ -28,6 +28,9 @@ text_enum! {
 
 impl JobStatus {
     /// The state machine. Both stores and the worker go by it.
+    ///
+    /// A running job is queued again for another attempt, after its process was lost, or because it
+    /// was put off before its vendor was called.
     pub const fn can_become(self, next: Self) -> bool {
         use JobStatus::{Cancelled, Expired, Failed, Queued, Running, Succeeded};
         matches!(

@@ -333,7 +333,7 @@ impl Drop for Counted {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use inferq_common::{
         id::{AccountId, JobId},
         job::{Json, Limits, Operation, Priority},
@@ -346,7 +346,7 @@ mod tests {
 
     const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
-    fn a_job(limits: Limits) -> Job {
+    pub(crate) fn a_job(limits: Limits) -> Job {
         Job {
             id: JobId::new(NOW),
             account: "acme".parse::<AccountId>().unwrap(),
@@ -463,6 +463,8 @@ mod tests {
         let job = a_job(limits(60, None));
         assert_eq!(decided(&job, End::Revoked), None);
         assert_eq!(decided(&job, End::Interrupted), Some(Outcome::HandedBack));
+        let deferred = Some(Outcome::Deferred { run_at: NOW });
+        assert_eq!(decided(&job, End::HeldBack(NOW)), deferred);
     }
 
     #[test]

@@ -76,3 +76,35 @@ fn run_at(slot: DateTime<Utc>, job: &Job, now: DateTime<Utc>) -> DateTime<Utc> {
         _ => slot,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use inferq_common::job::Limits;
+
+    use super::*;
+    use crate::attempt::tests::a_job;
+
+    fn at(millis: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::milliseconds(millis)
+    }
+
+    #[test]
+    fn a_job_that_must_start_soon_comes_back_several_times_before() {
+        let job = a_job(Limits::default());
+        assert_eq!(run_at(at(60_000), &job, at(0)), at(60_000));
+
+        let total_timeout = Some(Duration::from_secs(30));
+        let job = a_job(Limits { total_timeout, ..Limits::default() });
+        assert_eq!(run_at(at(20_000), &job, at(0)), at(20_000));
+        assert_eq!(run_at(at(60_000), &job, at(0)), at(15_000));
+        assert_eq!(run_at(at(60_000), &job, at(29_900)), at(30_150), "and then it is too late");
+
+        let mut job = a_job(Limits::default());
+        job.expires_at = Some(at(10_000));
+        assert_eq!(run_at(at(60_000), &job, at(0)), at(5_000));
+        job.attempt = 2;
+        assert_eq!(run_at(at(60_000), &job, at(0)), at(60_000), "it has started");
+    }
+}

@@ -1,3 +1,5 @@
+#![expect(clippy::cast_precision_loss, reason = "counts in tests are small")]
+
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -164,7 +166,7 @@ async fn sustained_overload_costs_few_wasted_calls() {
         let steady = refused.iter().filter(|&&refused_at| refused_at >= at(3)).count();
         let share = |n: usize| 100.0 * n as f64 / (n + n_jobs) as f64;
         let ideal = n_jobs as f64 * 0.1 / capacity as f64;
-        println!(
+        eprintln!(
             "{capacity} of {concurrency} at once: {n_jobs} jobs in {took:.0} s (ideal {ideal:.0} s), \
              refused {} ({:.1} %), of these {steady} ({:.1} %) after the first 3 s",
             refused.len(),

@@ -4,6 +4,7 @@
 
 mod attempts;
 mod flaky;
+mod gate;
 mod platform;
 mod rescue;
 mod stops;
