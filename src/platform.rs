@@ -121,8 +121,8 @@ impl Platform {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        let registry = inferq_vendors::registry(&config)
-            .map_err(|error| Failure::new(code::CONFIG, chain(&error)))?;
+        let registry =
+            Registry::new(&config).map_err(|error| Failure::new(code::CONFIG, chain(&error)))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = if roles.alone {
             let store = store::open(&config.database).map_err(|error| store_failure(&error))?;

@@ -57,12 +57,33 @@ text_enum! {
 }
 
 text_enum! {
-    /// The vendor's endpoint a job goes to, where the vendor has several.
+    /// The vendor's endpoint a job goes to, where the vendor has several. [`crate::route`] knows
+    /// which vendor has which.
     Route {
         ChatCompletions = "chat_completions",
         Completions = "completions",
         Embeddings = "embeddings",
         Responses = "responses",
+        Rerank = "rerank",
+        /// Anthropic's own format, wherever it is served.
+        Messages = "messages",
+        CountTokens = "count_tokens",
+        /// Cohere's chat.
+        Chat = "chat",
+        /// Cohere's embed.
+        Embed = "embed",
+        GenerateContent = "generate_content",
+        EmbedContent = "embed_content",
+        BatchEmbedContents = "batch_embed_contents",
+        Predict = "predict",
+        RawPredict = "raw_predict",
+        Converse = "converse",
+        /// Bedrock's `InvokeModel`: the body is the model vendor's.
+        Invoke = "invoke",
+        /// LLM Engine's own completions.
+        CompletionsSync = "completions_sync",
+        SyncTask = "sync_task",
+        AsyncTask = "async_task",
     }
 }
 

@@ -155,15 +155,17 @@ async fn call_within_limits(runner: &Runner, claim: &Claim, held: &Held) -> End 
 async fn call(runner: &Runner, claim: &Claim) -> Result<Reply, VendorError> {
     let job = &claim.job;
     let internal = |message: &str| VendorError::new(ErrorClass::Internal, message);
-    let Some(adapter) = runner.worker.registry.get(job.vendor) else {
+    let Some(candidates) = runner.worker.registry.candidates(job.vendor, &job.model) else {
         return Err(internal("the worker has no adapter for this vendor"));
     };
+    let adapter = &candidates[0].adapter;
     let call = Call {
         job_id: job.id,
         attempt: claim.attempt(),
         model: job.model.clone(),
         args: claim.args.clone(),
         route: job.route,
+        timeout: job.limits.timeout,
     };
     // The block makes sure that the panic of a call that fails before its first await is caught.
     let answer = AssertUnwindSafe(async { adapter.call(&call).await }).catch_unwind();

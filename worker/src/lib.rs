@@ -115,7 +115,8 @@ fn callbacks(runner: &Runner) -> Callbacks {
 /// adapter for.
 fn served(worker: &Worker) -> Vec<Vendor> {
     let wanted = &worker.config.vendors;
-    for vendor in wanted.iter().filter(|&&vendor| worker.registry.get(vendor).is_none()) {
+    let can_serve = |&&vendor: &&Vendor| worker.registry.vendors().any(|own| own == vendor);
+    for vendor in wanted.iter().filter(|vendor| !can_serve(vendor)) {
         warn!({ field::VENDOR_NAME } = %vendor, "this release has no adapter for a configured vendor");
     }
     let is_wanted = |vendor: &Vendor| wanted.is_empty() || wanted.contains(vendor);

@@ -29,7 +29,7 @@ pub use self::{
     database::DatabaseConfig,
     log::{LogConfig, LogFormat},
     retention::RetentionConfig,
-    vendors::VendorConfig,
+    vendors::{ModelOverrides, VendorConfig},
     worker::WorkerConfig,
 };
 use crate::vendor::Vendor;

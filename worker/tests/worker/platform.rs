@@ -213,8 +213,7 @@ impl Platform {
         let (store, clock) = (self.shared_store(), Arc::clone(&self.clock));
         let instance = CurrentInstance::new(InstanceId::new(clock.now()));
         let running = Running::default();
-        let mut registry = Registry::default();
-        registry.insert(Vendor::OpenAi, Arc::clone(&self.adapter));
+        let registry = Registry::of([(Vendor::OpenAi, Arc::clone(&self.adapter))]);
         let path = JobPath::start(Arc::clone(&store), Arc::clone(&clock), instance.clone(), 64);
         let worker = Worker {
             store: Arc::clone(&store),
