@@ -16,7 +16,7 @@ const EAGERNESS: f64 = 2.0;
 /// At least this many come back each second, however slow the model was.
 const MIN_PER_SEC: f64 = 1.0;
 /// Where the rate is not known, jobs are put off for no longer than this: by then it is.
-const MAX_UNKNOWN: TimeDelta = TimeDelta::seconds(10);
+const MAX_UNKNOWN: TimeDelta = TimeDelta::seconds(4);
 /// No job is put off for longer at a time: the lane may have recovered long before.
 pub(super) const MAX_DEFERRAL: TimeDelta = TimeDelta::minutes(10);
 
@@ -148,7 +148,7 @@ mod tests {
         let unknown: Vec<_> = (0..1000_i32)
             .map(|n| pace.slot(1, at(2000), now, 8.0, f64::from(n % 9) / 8.0))
             .collect();
-        assert!(unknown.iter().all(|slot| (at(2000)..=at(12_000)).contains(slot)));
+        assert!(unknown.iter().all(|slot| (at(2000)..=at(6000)).contains(slot)));
         assert!(unknown[..80].windows(2).all(|pair| pair[0] < pair[1]));
         let mut pace = Pace::default();
         pace.served(TimeDelta::seconds(5), at(-100));

@@ -35,7 +35,7 @@ pub(crate) async fn pass(runner: &Runner, claim: &Claim, held: &Held) -> Pass {
     }
     let clock = &runner.worker.clock;
     let job = &claim.job;
-    let key = GateKey { credential: credential_key(claim), model: job.model.clone() };
+    let key = GateKey { credential: credential_key(runner, claim), model: job.model.clone() };
     let place = match runner.gate.enter(key, job.priority, clock.now()) {
         Entry::Wait(place) => place,
         Entry::Answer(answer) => return passed(answer, job, clock.now()),
@@ -52,9 +52,13 @@ pub(crate) async fn pass(runner: &Runner, claim: &Claim, held: &Held) -> Pass {
     }
 }
 
-/// Whose limits and refusals a call of this job shares.
-fn credential_key(claim: &Claim) -> Credential {
-    Credential { vendor: claim.job.vendor, id: Arc::from("default") }
+/// Whose limits and refusals a call of this job shares: the credential it is made with.
+fn credential_key(runner: &Runner, claim: &Claim) -> Credential {
+    let Job { vendor, model, .. } = &claim.job;
+    let candidates = runner.worker.registry.candidates(*vendor, model);
+    let first = candidates.and_then(|candidates| candidates.first());
+    let id = first.map_or_else(|| Arc::from("default"), |first| Arc::clone(&first.credential));
+    Credential { vendor: *vendor, id }
 }
 
 fn passed(answer: Answer, job: &Job, now: DateTime<Utc>) -> Pass {
