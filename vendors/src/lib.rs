@@ -10,6 +10,8 @@ pub mod sse;
 
 mod registry;
 
+pub mod launch;
+pub mod llmengine;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]

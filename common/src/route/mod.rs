@@ -1,5 +1,7 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
+mod launch;
+mod llmengine;
 mod openai;
 
 use crate::{job::Route, members::NotAnObject, vendor::Vendor};
@@ -31,6 +33,8 @@ impl From<NotAnObject> for RouteError {
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
         Vendor::OpenAi | Vendor::ModelZoo => openai::ROUTES,
+        Vendor::Launch => launch::ROUTES,
+        Vendor::LlmEngine => llmengine::ROUTES,
         _ => &[],
     }
 }
@@ -58,6 +62,8 @@ pub fn choose(
     }
     match vendor {
         Vendor::OpenAi | Vendor::ModelZoo => openai::route(args, model),
+        Vendor::Launch => Ok(Route::SyncTask),
+        Vendor::LlmEngine => llmengine::route(args),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }
