@@ -296,7 +296,7 @@ fn event(job_id: JobId, attempt: u32, outcome: &Outcome) -> Option<Event> {
         Outcome::Failed { error, usage } => {
             (JobStatus::Failed, JobResult { response: None, error: Some(error), usage })
         }
-        Outcome::Retry { .. } | Outcome::HandedBack => return None,
+        Outcome::Retry { .. } | Outcome::HandedBack | Outcome::Deferred { .. } => return None,
     };
     Some(Event::Finished { job_id, status, attempt, result: Some(result) })
 }

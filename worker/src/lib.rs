@@ -6,6 +6,7 @@ pub mod callback;
 mod claims;
 mod consumer;
 mod credential;
+mod gate;
 mod runner;
 mod running;
 mod weighted;

@@ -185,8 +185,9 @@ pub trait JobStore: Send + Sync {
     ) -> Result<Vec<Claim>, StoreError>;
 
     /// Ends claimed attempts: job, attempt row, result and, for a final status of a job with a
-    /// callback URL, a pending delivery, in one transaction. Answers for each whether the claim
-    /// still held; nothing is written for one that did not.
+    /// callback URL, a pending delivery, in one transaction. A deferred one is queued as it was
+    /// before its claim. Answers for each whether the claim still held; nothing is written for one
+    /// that did not.
     async fn finish(
         &self,
         outcomes: &[(Claim, Outcome)],

@@ -537,7 +537,8 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    pub(crate) fn of(outcome: &Outcome) -> Self {
+    /// `None` for a deferral, which ends no attempt and is a statement of its own.
+    pub(crate) fn of(outcome: &Outcome) -> Option<Self> {
         let empty = Self {
             status: JobStatus::Queued,
             outcome: AttemptOutcome::Failed,
@@ -548,7 +549,7 @@ impl Ending {
             run_at: None,
             lost: false,
         };
-        match outcome.clone() {
+        Some(match outcome.clone() {
             Outcome::Succeeded { response, usage, vendor_request_id } => Self {
                 status: JobStatus::Succeeded,
                 outcome: AttemptOutcome::Succeeded,
@@ -569,7 +570,8 @@ impl Ending {
                 lost: true,
                 ..empty
             },
-        }
+            Outcome::Deferred { .. } => return None,
+        })
     }
 
     fn because(self, error: JobError) -> Self {
@@ -735,10 +737,11 @@ mod tests {
             Outcome::HandedBack,
         ];
         for outcome in outcomes {
-            let ending = Ending::of(&outcome);
+            let ending = Ending::of(&outcome).unwrap();
             assert!(JobStatus::Running.can_become(ending.status), "{outcome:?}");
             assert_eq!(ending.lost, outcome == Outcome::HandedBack);
         }
+        assert!(Ending::of(&Outcome::Deferred { run_at: DateTime::UNIX_EPOCH }).is_none());
     }
 
     #[test]

@@ -38,12 +38,29 @@ pub(crate) struct FlakyStore {
     refused: AtomicUsize,
     /// The next call of this name is done, and its answer lost.
     mute: Mutex<Option<&'static str>>,
+    /// Whether paused time stands still during a call.
+    still: bool,
+}
+
+/// Keeps paused time from running on while a database is at work, which the runtime cannot see.
+struct Still {
+    _end: std::sync::mpsc::Sender<()>,
+}
+
+impl Still {
+    fn begin() -> Self {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        // Time stands still while the runtime has a blocking task.
+        tokio::task::spawn_blocking(move || ended.recv());
+        Self { _end: end }
+    }
 }
 
 impl FlakyStore {
-    pub(crate) fn over(inner: SharedStore) -> Self {
+    pub(crate) fn over(inner: SharedStore, still: bool) -> Self {
         Self {
             inner,
+            still,
             down: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
             mute: Mutex::new(None),
@@ -85,7 +102,9 @@ macro_rules! forward {
         impl $trait for FlakyStore {
             $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
                 self.check()?;
+                let still = self.still.then(Still::begin);
                 let answer = self.inner.$name($($arg),*).await?;
+                drop(still);
                 self.check_answer(stringify!($name))?;
                 Ok(answer)
             })+

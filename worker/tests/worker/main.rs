@@ -5,6 +5,7 @@
 mod attempts;
 mod credentials;
 mod flaky;
+mod gate;
 mod platform;
 mod rescue;
 mod stops;

@@ -15,6 +15,7 @@
 mod accounts;
 mod builders;
 mod credentials;
+mod defer;
 mod deliveries;
 mod instances;
 mod jobs;
@@ -35,7 +36,7 @@ use self::{
 use std::{any::Any, ops::Deref};
 
 pub use self::{
-    accounts::*, builders::plain_job, credentials::*, deliveries::*, instances::*, jobs::*,
+    accounts::*, builders::plain_job, credentials::*, defer::*, deliveries::*, instances::*, jobs::*,
     lists::*, machine::*, models::*, retention::*, schedule::*, submit::*,
 };
 use super::{SharedStore, Store};
@@ -116,6 +117,11 @@ macro_rules! store_conformance_cases {
             an_old_attempt_cannot_finish_a_job
             a_retry_waits_and_is_claimed_again
             a_job_handed_back_can_run_elsewhere_at_once
+            a_deferred_job_is_as_it_was_before_its_claim
+            a_deferral_between_attempts_costs_no_retry
+            a_deferred_job_can_be_cancelled_or_expire
+            a_claim_that_was_deferred_writes_nothing_more
+            a_deferral_holds_only_with_its_claim
             revoked_names_what_is_no_longer_held
             a_queued_job_is_cancelled_at_once
             a_running_job_is_cancelled_and_names_who_runs_it
@@ -215,6 +221,7 @@ mod tests {
         let files = [
             include_str!("accounts.rs"),
             include_str!("credentials.rs"),
+            include_str!("defer.rs"),
             include_str!("deliveries.rs"),
             include_str!("instances.rs"),
             include_str!("jobs.rs"),

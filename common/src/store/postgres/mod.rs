@@ -19,6 +19,7 @@ mod accounts;
 mod claims;
 mod connection;
 mod credentials;
+mod defer;
 mod deliveries;
 mod error;
 mod finish;

@@ -373,6 +373,7 @@ const STATEMENTS: &[&str] = &[
     claims::CLAIM,
     claims::STRAYS,
     finish::FINISH,
+    defer::DEFER,
     jobs::FIND,
     jobs::REVOKED,
     jobs::LOCK_ONE,

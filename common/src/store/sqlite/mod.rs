@@ -8,6 +8,7 @@
 
 mod accounts;
 mod credentials;
+mod defer;
 mod deliveries;
 mod ending;
 mod error;

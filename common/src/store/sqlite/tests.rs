@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
-use super::{SqliteStore, credentials, deliveries, instances, jobs, run, submit, sweep};
+use super::{SqliteStore, credentials, defer, deliveries, instances, jobs, run, submit, sweep};
 use crate::{
     clock::ManualClock,
     config::DatabaseConfig,
@@ -293,6 +293,7 @@ async fn every_statement_goes_by_an_index() {
         jobs::LIST_DOWN,
         run::CLAIM,
         run::END,
+        defer::DEFER,
         run::REVOKED,
         run::STRAYS,
         submit::KNOWN_KEYS,
