@@ -10,10 +10,12 @@ pub mod sse;
 
 mod registry;
 
+pub mod fireworks_ai;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
+pub mod xai;
 
 use async_trait::async_trait;
 use bytes::Bytes;

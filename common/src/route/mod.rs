@@ -1,5 +1,7 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
+mod azure;
+mod fireworks_ai;
 mod openai;
 
 use crate::{job::Route, members::NotAnObject, vendor::Vendor};
@@ -30,7 +32,9 @@ impl From<NotAnObject> for RouteError {
 /// The endpoints a vendor has. Empty for one whose models take any JSON and have a single endpoint.
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
-        Vendor::OpenAi | Vendor::ModelZoo => openai::ROUTES,
+        Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
+        Vendor::Azure => azure::ROUTES,
+        Vendor::FireworksAi => fireworks_ai::ROUTES,
         _ => &[],
     }
 }
@@ -57,7 +61,9 @@ pub fn choose(
         };
     }
     match vendor {
-        Vendor::OpenAi | Vendor::ModelZoo => openai::route(args, model),
+        Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
+        Vendor::Azure => azure::route(args, model),
+        Vendor::FireworksAi => fireworks_ai::route(args, model),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }

@@ -1,5 +1,6 @@
 //! Proves to a vendor who calls.
 
+mod missing;
 pub mod token;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use chrono::{DateTime, Utc};
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use self::missing::Missing;
 use crate::{error::VendorError, remote::Request};
 
 /// A shorter key is a placeholder such as `EMPTY`, which self-hosted servers are given.
