@@ -17,6 +17,8 @@ pub mod openai;
 pub mod scripted;
 pub mod xai;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -43,6 +45,8 @@ pub struct Call {
     pub args: Json,
     /// Overrides the route that the shape of `args` would choose.
     pub route: Option<Route>,
+    /// When the caller will drop the call; for vendors that want to be told.
+    pub timeout: Duration,
 }
 
 /// What a vendor answered.
