@@ -10,6 +10,7 @@ pub mod sse;
 
 mod registry;
 
+pub mod anthropic;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]

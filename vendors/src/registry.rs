@@ -14,7 +14,7 @@ use inferq_common::{
 };
 
 use crate::{
-    Adapter, Call, Chunks, Reply,
+    Adapter, Call, Chunks, Reply, anthropic,
     error::{BuildError, VendorError},
     model_zoo, openai,
     remote::http::Clients,
@@ -122,6 +122,7 @@ impl Workshop {
     fn adapter(&self, vendor: Vendor, config: &VendorConfig) -> Result<Arc<dyn Adapter>, String> {
         let (clients, clock) = (&self.clients, Arc::clone(&self.clock));
         Ok(match vendor {
+            Vendor::Anthropic => Arc::new(anthropic::adapter(config, clients, clock)?),
             Vendor::OpenAi => Arc::new(openai::adapter(config, clients, clock)?),
             Vendor::ModelZoo => Arc::new(model_zoo::ModelZoo),
             _ => return Err("this release has no adapter for it".to_owned()),

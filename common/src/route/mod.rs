@@ -1,5 +1,6 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
+mod anthropic;
 mod openai;
 
 use crate::{job::Route, members::NotAnObject, vendor::Vendor};
@@ -30,6 +31,7 @@ impl From<NotAnObject> for RouteError {
 /// The endpoints a vendor has. Empty for one whose models take any JSON and have a single endpoint.
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
+        Vendor::Anthropic => anthropic::ROUTES,
         Vendor::OpenAi | Vendor::ModelZoo => openai::ROUTES,
         _ => &[],
     }
@@ -57,6 +59,7 @@ pub fn choose(
         };
     }
     match vendor {
+        Vendor::Anthropic => anthropic::route(args),
         Vendor::OpenAi | Vendor::ModelZoo => openai::route(args, model),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }

@@ -1,5 +1,7 @@
 //! Proves to a vendor who calls.
 
+mod missing;
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -7,6 +9,7 @@ use chrono::{DateTime, Utc};
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use self::missing::Missing;
 use crate::{error::VendorError, remote::Request};
 
 /// A shorter key is a placeholder such as `EMPTY`, which self-hosted servers are given.
