@@ -10,6 +10,8 @@ pub mod sse;
 
 mod registry;
 
+pub mod anthropic;
+pub mod azure;
 pub mod fireworks_ai;
 pub mod model_zoo;
 pub mod openai;

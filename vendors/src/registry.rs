@@ -14,7 +14,7 @@ use inferq_common::{
 };
 
 use crate::{
-    Adapter, Call, Chunks, Reply,
+    Adapter, Call, Chunks, Reply, anthropic, azure,
     error::{BuildError, VendorError},
     fireworks_ai, model_zoo, openai,
     remote::http::Clients,
@@ -123,7 +123,9 @@ impl Workshop {
     fn adapter(&self, vendor: Vendor, config: &VendorConfig) -> Result<Arc<dyn Adapter>, String> {
         let (clients, clock) = (&self.clients, Arc::clone(&self.clock));
         Ok(match vendor {
+            Vendor::Anthropic => Arc::new(anthropic::adapter(config, clients, clock)?),
             Vendor::OpenAi => Arc::new(openai::adapter(config, clients, clock)?),
+            Vendor::Azure => Arc::new(azure::adapter(config, clients, clock)?),
             Vendor::Xai => Arc::new(xai::adapter(config, clients, clock)?),
             Vendor::FireworksAi => Arc::new(fireworks_ai::adapter(config, clients, clock)?),
             Vendor::ModelZoo => Arc::new(model_zoo::ModelZoo),

@@ -1,5 +1,6 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
+mod anthropic;
 mod azure;
 mod fireworks_ai;
 mod openai;
@@ -32,6 +33,7 @@ impl From<NotAnObject> for RouteError {
 /// The endpoints a vendor has. Empty for one whose models take any JSON and have a single endpoint.
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
+        Vendor::Anthropic => anthropic::ROUTES,
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
         Vendor::Azure => azure::ROUTES,
         Vendor::FireworksAi => fireworks_ai::ROUTES,
@@ -61,6 +63,7 @@ pub fn choose(
         };
     }
     match vendor {
+        Vendor::Anthropic => anthropic::route(args),
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
         Vendor::Azure => azure::route(args, model),
         Vendor::FireworksAi => fireworks_ai::route(args, model),

@@ -1,5 +1,6 @@
 //! Proves to a vendor who calls.
 
+pub mod entra;
 mod missing;
 pub mod token;
 
