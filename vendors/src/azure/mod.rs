@@ -101,9 +101,7 @@ impl Dialect for Azure {
         let url = self.place.url(route, &call.model)?;
         let mut headers = openai::with_types(self.headers.clone(), mode);
         let body = if is_claude(route) {
-            headers
-                .entry("anthropic-version")
-                .or_insert(HeaderValue::from_static(CLAUDE_VERSION));
+            headers.entry("anthropic-version").or_insert(HeaderValue::from_static(CLAUDE_VERSION));
             Self::claude_body(call, mode)?
         } else {
             self.openai_body(call, route, mode)?
