@@ -74,8 +74,16 @@ text_enum! {
 
 impl Vendor {
     /// The vendors this release has an adapter for.
-    pub const SERVED: &'static [Self] =
-        &[Self::OpenAi, Self::Anthropic, Self::Azure, Self::ModelZoo, Self::Xai, Self::FireworksAi];
+    pub const SERVED: &'static [Self] = &[
+        Self::OpenAi,
+        Self::Anthropic,
+        Self::Azure,
+        Self::Xai,
+        Self::FireworksAi,
+        Self::Launch,
+        Self::LlmEngine,
+        Self::ModelZoo,
+    ];
 }
 
 /// `vendor/name`: split once, at the first `/`; the name is the vendor's own and passed on as it is.

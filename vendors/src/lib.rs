@@ -13,6 +13,8 @@ mod registry;
 pub mod anthropic;
 pub mod azure;
 pub mod fireworks_ai;
+pub mod launch;
+pub mod llmengine;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]

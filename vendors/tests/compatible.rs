@@ -80,12 +80,47 @@ async fn every_route_has_its_path_and_its_place_for_the_model() {
         (Vendor::FireworksAi, None, "accounts/a/models/m#d", chat, "/v1/chat/completions", true),
         (Vendor::FireworksAi, None, "a/m", r#"{"prompt":"a"}"#, "/v1/completions", true),
         (Vendor::FireworksAi, None, "a/m", r#"{"input":"a"}"#, "/v1/responses", true),
-        (Vendor::FireworksAi, None, "nomic-ai/nomic-embed-text-v1.5", r#"{"input":"a"}"#, "/v1/embeddings", true),
-        (Vendor::FireworksAi, None, "a/m", r#"{"query":"a","documents":["b"]}"#, "/v1/rerank", true),
+        (
+            Vendor::FireworksAi,
+            None,
+            "nomic-ai/nomic-embed-text-v1.5",
+            r#"{"input":"a"}"#,
+            "/v1/embeddings",
+            true,
+        ),
+        (
+            Vendor::FireworksAi,
+            None,
+            "a/m",
+            r#"{"query":"a","documents":["b"]}"#,
+            "/v1/rerank",
+            true,
+        ),
         (Vendor::Azure, None, "d 1", chat, "/v1/openai/v1/chat/completions", true),
-        (Vendor::Azure, classic, "d 1", chat, "/v1/openai/deployments/d%201/chat/completions?api-version=2024-10-21", false),
-        (Vendor::Azure, classic, "embed", r#"{"input":"a"}"#, "/v1/openai/deployments/embed/embeddings?api-version=2024-10-21", false),
-        (Vendor::Azure, inference, "grok-4", chat, "/v1/models/chat/completions?api-version=2024-05-01-preview", true),
+        (
+            Vendor::Azure,
+            classic,
+            "d 1",
+            chat,
+            "/v1/openai/deployments/d%201/chat/completions?api-version=2024-10-21",
+            false,
+        ),
+        (
+            Vendor::Azure,
+            classic,
+            "embed",
+            r#"{"input":"a"}"#,
+            "/v1/openai/deployments/embed/embeddings?api-version=2024-10-21",
+            false,
+        ),
+        (
+            Vendor::Azure,
+            inference,
+            "grok-4",
+            chat,
+            "/v1/models/chat/completions?api-version=2024-05-01-preview",
+            true,
+        ),
         (Vendor::Azure, None, "claude-sonnet-4-5", chat, "/v1/anthropic/v1/messages", true),
     ] {
         let answer = r#"{"id":"1","type":"message","object":"x","choices":[],"data":[],"big":12345678901234567890123}"#;
@@ -93,9 +128,10 @@ async fn every_route_has_its_path_and_its_place_for_the_model() {
         let config = VendorConfig { api: api.map(str::to_owned), ..config(&server, "/v1") };
         let reply = adapter(vendor, &config).call(&call(model, args)).await.unwrap();
         assert_eq!(reply.response.as_str(), answer);
-        let body = match has_model {
-            true => format!(r#"{{"model":{},{}"#, json!(model), &args[1..]),
-            false => args.to_owned(),
+        let body = if has_model {
+            format!(r#"{{"model":{},{}"#, json!(model), &args[1..])
+        } else {
+            args.to_owned()
         };
         assert_eq!(sent(&server).await, (at.to_owned(), body), "{vendor} {args}");
     }
@@ -157,8 +193,16 @@ async fn a_vendor_that_is_not_configured_says_what_to_set() {
 async fn an_error_inside_a_200_is_an_error() {
     for (vendor, body, class) in [
         (Vendor::Xai, r#"{"code":"invalid-argument","error":"no"}"#, ErrorClass::InvalidRequest),
-        (Vendor::FireworksAi, r#"{"error":{"code":"DEPLOYMENT_SCALING_UP","message":"no"}}"#, ErrorClass::Overloaded),
-        (Vendor::Azure, r#"{"error":{"code":"content_filter","message":"no"}}"#, ErrorClass::Blocked),
+        (
+            Vendor::FireworksAi,
+            r#"{"error":{"code":"DEPLOYMENT_SCALING_UP","message":"no"}}"#,
+            ErrorClass::Overloaded,
+        ),
+        (
+            Vendor::Azure,
+            r#"{"error":{"code":"content_filter","message":"no"}}"#,
+            ErrorClass::Blocked,
+        ),
     ] {
         let server = answering(200, body).await;
         let adapter = adapter(vendor, &config(&server, ""));
@@ -252,6 +296,9 @@ async fn a_token_that_stays_refused_is_an_auth_error_that_tells_no_token() {
         let error = called.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Auth);
         let message = error.to_string();
-        assert!(message.contains("no *** here") && message.contains("Cognitive Services"), "{message}");
+        assert!(
+            message.contains("no *** here") && message.contains("Cognitive Services"),
+            "{message}"
+        );
     }
 }

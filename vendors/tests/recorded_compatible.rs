@@ -216,11 +216,7 @@ async fn replay(
     let server = Server::answering(answer(&recording.response, n_bytes)).await;
     let adapter = target.adapter(&server);
     let sent = recording.request.body.as_deref().expect("a body").to_owned();
-    let call = Call {
-        args: Json::from(sent.clone()),
-        model: target.model.clone(),
-        ..call("{}")
-    };
+    let call = Call { args: Json::from(sent.clone()), model: target.model.clone(), ..call("{}") };
     let outcome = if target.streams {
         stream(&*adapter, &call).await
     } else {

@@ -188,10 +188,8 @@ impl Source {
                     let message = format!("federated_token_file: cannot read {file}: {error}");
                     VendorError::new(ErrorClass::Auth, message)
                 })?;
-                let proof = [
-                    ("client_assertion_type", ASSERTION_TYPE),
-                    ("client_assertion", token.trim()),
-                ];
+                let proof =
+                    [("client_assertion_type", ASSERTION_TYPE), ("client_assertion", token.trim())];
                 Ok(self.token_request(tenant.clone(), client_id, &proof))
             }
             Identity::Managed { endpoint, client_id } => {
