@@ -78,11 +78,11 @@ impl Vendor {
         Self::OpenAi,
         Self::Anthropic,
         Self::Azure,
-        Self::Xai,
-        Self::FireworksAi,
         Self::Launch,
         Self::LlmEngine,
         Self::ModelZoo,
+        Self::Xai,
+        Self::FireworksAi,
     ];
 }
 
