@@ -74,7 +74,14 @@ text_enum! {
 
 impl Vendor {
     /// The vendors this release has an adapter for.
-    pub const SERVED: &'static [Self] = &[Self::OpenAi, Self::Anthropic, Self::ModelZoo];
+    pub const SERVED: &'static [Self] = &[
+        Self::OpenAi,
+        Self::Cohere,
+        Self::Anthropic,
+        Self::ModelZoo,
+        Self::Xai,
+        Self::FireworksAi,
+    ];
 }
 
 /// `vendor/name`: split once, at the first `/`; the name is the vendor's own and passed on as it is.

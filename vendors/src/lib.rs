@@ -11,10 +11,15 @@ pub mod sse;
 mod registry;
 
 pub mod anthropic;
+pub mod cohere;
+pub mod fireworks_ai;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
+pub mod xai;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,6 +47,8 @@ pub struct Call {
     pub args: Json,
     /// Overrides the route that the shape of `args` would choose.
     pub route: Option<Route>,
+    /// When the caller will drop the call; for vendors that want to be told.
+    pub timeout: Duration,
 }
 
 /// What a vendor answered.

@@ -14,10 +14,11 @@ use inferq_common::{
 };
 
 use crate::{
-    Adapter, Call, Chunks, Reply, anthropic,
+    Adapter, Call, Chunks, Reply, anthropic, cohere,
     error::{BuildError, VendorError},
-    model_zoo, openai,
+    fireworks_ai, model_zoo, openai,
     remote::http::Clients,
+    xai,
 };
 
 /// One way to make a call: an adapter and the key it uses.
@@ -123,7 +124,10 @@ impl Workshop {
         let (clients, clock) = (&self.clients, Arc::clone(&self.clock));
         Ok(match vendor {
             Vendor::Anthropic => Arc::new(anthropic::adapter(config, clients, clock)?),
+            Vendor::Cohere => Arc::new(cohere::adapter(config, clients, clock)?),
             Vendor::OpenAi => Arc::new(openai::adapter(config, clients, clock)?),
+            Vendor::Xai => Arc::new(xai::adapter(config, clients, clock)?),
+            Vendor::FireworksAi => Arc::new(fireworks_ai::adapter(config, clients, clock)?),
             Vendor::ModelZoo => Arc::new(model_zoo::ModelZoo),
             _ => return Err("this release has no adapter for it".to_owned()),
         })

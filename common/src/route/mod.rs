@@ -1,6 +1,9 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
 mod anthropic;
+mod azure;
+mod cohere;
+mod fireworks_ai;
 mod openai;
 
 use crate::{job::Route, members::NotAnObject, vendor::Vendor};
@@ -32,7 +35,10 @@ impl From<NotAnObject> for RouteError {
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
         Vendor::Anthropic => anthropic::ROUTES,
-        Vendor::OpenAi | Vendor::ModelZoo => openai::ROUTES,
+        Vendor::Cohere => cohere::ROUTES,
+        Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
+        Vendor::Azure => azure::ROUTES,
+        Vendor::FireworksAi => fireworks_ai::ROUTES,
         _ => &[],
     }
 }
@@ -60,7 +66,10 @@ pub fn choose(
     }
     match vendor {
         Vendor::Anthropic => anthropic::route(args),
-        Vendor::OpenAi | Vendor::ModelZoo => openai::route(args, model),
+        Vendor::Cohere => cohere::route(args),
+        Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
+        Vendor::Azure => azure::route(args, model),
+        Vendor::FireworksAi => fireworks_ai::route(args, model),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }

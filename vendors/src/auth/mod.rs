@@ -1,6 +1,7 @@
 //! Proves to a vendor who calls.
 
 mod missing;
+pub mod token;
 
 use std::fmt;
 

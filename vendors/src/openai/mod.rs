@@ -2,10 +2,11 @@
 //!
 //! Source: <https://platform.openai.com/docs/api-reference>.
 
-mod classify;
-mod convert;
-mod stream;
-mod wire;
+pub(crate) mod classify;
+pub(crate) mod convert;
+pub(crate) mod flavor;
+pub(crate) mod stream;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 
@@ -17,10 +18,11 @@ use http::{
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vendor};
 use url::Url;
 
-use self::stream::Reader;
+pub(crate) use self::flavor::Flavor;
+use self::{flavor::OPENAI, stream::Reader};
 use crate::{
     Call,
-    auth::Key,
+    auth::{Authorize, Key, Missing},
     error::{VendorError, invalid},
     framing::Framing,
     json,
@@ -30,12 +32,14 @@ use crate::{
     },
 };
 
-/// Speaks to an OpenAI-compatible server: chat completions, completions, embeddings, responses.
+/// Speaks to an OpenAI-compatible server: chat completions, completions, embeddings, responses, and
+/// rerank where the vendor has it.
 ///
 /// `args` go out and the response comes back byte for byte; only `model`, and `stream` with its
 /// options, are the adapter's.
 #[derive(Debug)]
 pub struct OpenAi {
+    flavor: &'static Flavor,
     base_url: Url,
     headers: HeaderMap,
 }
@@ -62,20 +66,43 @@ pub fn adapter(
             headers.insert(name, value);
         }
     }
-    Ok(Remote::new(OpenAi { base_url, headers }, http, auth, config, clock))
+    let dialect = OpenAi { flavor: &OPENAI, base_url, headers };
+    Ok(Remote::new(dialect, http, auth, config, clock))
+}
+
+/// An adapter for a vendor that speaks this format and takes a key as a bearer token. With neither
+/// key nor address every call fails with the flavour's advice.
+///
+/// # Errors
+/// A sentence for an operator, as [`adapter`].
+pub(crate) fn compatible(
+    flavor: &'static Flavor,
+    config: &VendorConfig,
+    clients: &Clients,
+    clock: Arc<dyn Clock>,
+) -> Result<Remote<OpenAi>, String> {
+    let base_url = base_url(config, flavor.base_url)?;
+    let auth: Arc<dyn Authorize> = if config.base_url.is_none() && config.api_key.is_none() {
+        Arc::new(Missing::of(flavor.vendor, flavor.key_advice))
+    } else {
+        Arc::new(Key::bearer(config.api_key.as_ref())?)
+    };
+    let http = clients.http(&base_url, config)?;
+    let dialect = OpenAi { flavor, base_url, headers: base_headers(config)? };
+    Ok(Remote::new(dialect, http, auth, config, clock))
 }
 
 impl Dialect for OpenAi {
     fn vendor(&self) -> Vendor {
-        Vendor::OpenAi
+        self.flavor.vendor
     }
 
     fn request(&self, call: &Call, route: Route, mode: Mode) -> Result<Request, VendorError> {
-        let body = convert::request_body(call.args.as_str(), &call.model, route, mode)
+        let model = (self.flavor.model)(&call.model);
+        let asks_for_usage = self.flavor.asks_for_usage && wire::has_usage_option(route);
+        let body = convert::request_body(call.args.as_str(), Some(&model), mode, asks_for_usage)
             .map_err(|error| invalid(format!("args: {error}")))?;
-        let mut headers = self.headers.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, mode.accept());
+        let headers = with_types(self.headers.clone(), mode);
         let mut url = self.base_url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(wire::path(route));
@@ -90,19 +117,39 @@ impl Dialect for OpenAi {
         body: Vec<u8>,
         now: DateTime<Utc>,
     ) -> Result<Parsed, VendorError> {
-        convert::parse(route, headers, body, now)
+        convert::parse(self.flavor, route, headers, body, now)
     }
 
     fn follow(&self, route: Route, headers: &HeaderMap) -> Option<(Framing, Box<dyn Follow>)> {
-        json::may_be_events(headers)
-            .then(|| (Framing::Events, Box::new(Reader::new(route)) as Box<dyn Follow>))
+        follow(self.flavor, route, headers)
     }
 
     fn can_stream(&self, route: Route) -> bool {
-        route != Route::Embeddings
+        can_stream(route)
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
-        classify::error(failure, now)
+        classify::error(self.flavor, failure, now)
     }
+}
+
+/// Adds what the body is and what the answer should be.
+pub(crate) fn with_types(mut headers: HeaderMap, mode: Mode) -> HeaderMap {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, mode.accept());
+    headers
+}
+
+/// Who reads a streamed answer, if it is one.
+pub(crate) fn follow(
+    flavor: &'static Flavor,
+    route: Route,
+    headers: &HeaderMap,
+) -> Option<(Framing, Box<dyn Follow>)> {
+    let reader = || Box::new(Reader::new(flavor, route)) as Box<dyn Follow>;
+    json::may_be_events(headers).then(|| (Framing::Events, reader()))
+}
+
+pub(crate) fn can_stream(route: Route) -> bool {
+    matches!(route, Route::ChatCompletions | Route::Completions | Route::Responses)
 }
