@@ -76,6 +76,7 @@ impl Vendor {
     /// The vendors this release has an adapter for.
     pub const SERVED: &'static [Self] = &[
         Self::OpenAi,
+        Self::Cohere,
         Self::Anthropic,
         Self::Azure,
         Self::Launch,

@@ -12,6 +12,7 @@ mod registry;
 
 pub mod anthropic;
 pub mod azure;
+pub mod cohere;
 pub mod fireworks_ai;
 pub mod launch;
 pub mod llmengine;

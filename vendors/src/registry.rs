@@ -14,7 +14,7 @@ use inferq_common::{
 };
 
 use crate::{
-    Adapter, Call, Chunks, Reply, anthropic, azure,
+    Adapter, Call, Chunks, Reply, anthropic, azure, cohere,
     error::{BuildError, VendorError},
     fireworks_ai, launch, llmengine, model_zoo, openai,
     remote::http::Clients,
@@ -129,6 +129,7 @@ impl Workshop {
         let (clients, clock) = (&self.clients, Arc::clone(&self.clock));
         Ok(match vendor {
             Vendor::Anthropic => Arc::new(anthropic::adapter(config, clients, clock)?),
+            Vendor::Cohere => Arc::new(cohere::adapter(config, clients, clock)?),
             Vendor::OpenAi => Arc::new(openai::adapter(config, clients, clock)?),
             Vendor::Azure => Arc::new(azure::adapter(config, clients, clock)?),
             Vendor::Xai => Arc::new(xai::adapter(config, clients, clock)?),

@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod azure;
+mod cohere;
 mod fireworks_ai;
 mod launch;
 mod llmengine;
@@ -36,6 +37,7 @@ impl From<NotAnObject> for RouteError {
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
         Vendor::Anthropic => anthropic::ROUTES,
+        Vendor::Cohere => cohere::ROUTES,
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
         Vendor::Azure => azure::ROUTES,
         Vendor::FireworksAi => fireworks_ai::ROUTES,
@@ -68,6 +70,7 @@ pub fn choose(
     }
     match vendor {
         Vendor::Anthropic => anthropic::route(args),
+        Vendor::Cohere => cohere::route(args),
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
         Vendor::Azure => azure::route(args, model),
         Vendor::FireworksAi => fireworks_ai::route(args, model),
