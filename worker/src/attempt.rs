@@ -330,6 +330,7 @@ mod tests {
             lost_attempts: 0,
             limits,
             route: None,
+            credential: None,
             stream: false,
             callback_url: None,
             metadata: None,

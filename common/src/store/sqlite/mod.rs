@@ -7,6 +7,7 @@
 //! statements whatever its length.
 
 mod accounts;
+mod credentials;
 mod deliveries;
 mod ending;
 mod error;
