@@ -78,9 +78,12 @@ impl Vendor {
         Self::OpenAi,
         Self::Cohere,
         Self::Anthropic,
-        Self::ModelZoo,
+        Self::Azure,
         Self::Xai,
         Self::FireworksAi,
+        Self::Launch,
+        Self::LlmEngine,
+        Self::ModelZoo,
     ];
 }
 

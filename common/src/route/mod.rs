@@ -4,6 +4,8 @@ mod anthropic;
 mod azure;
 mod cohere;
 mod fireworks_ai;
+mod launch;
+mod llmengine;
 mod openai;
 
 use crate::{job::Route, members::NotAnObject, vendor::Vendor};
@@ -39,6 +41,8 @@ pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
         Vendor::Azure => azure::ROUTES,
         Vendor::FireworksAi => fireworks_ai::ROUTES,
+        Vendor::Launch => launch::ROUTES,
+        Vendor::LlmEngine => llmengine::ROUTES,
         _ => &[],
     }
 }
@@ -70,6 +74,8 @@ pub fn choose(
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
         Vendor::Azure => azure::route(args, model),
         Vendor::FireworksAi => fireworks_ai::route(args, model),
+        Vendor::Launch => Ok(Route::SyncTask),
+        Vendor::LlmEngine => llmengine::route(args),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }

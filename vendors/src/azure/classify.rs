@@ -28,7 +28,8 @@ const NOT_FOUND: &[&str] = &["DeploymentNotFound", "ResourceNotFound", "unknown_
 const AT_CAPACITY: &[&str] =
     &["high demand", "at capacity", "nocapacity", "no capacity", "model is overloaded"];
 /// The hosts of other models say it in these words only.
-const TOO_LONG: &[&str] = &["maximum context length", "maximum number of tokens", "prompt is too long"];
+const TOO_LONG: &[&str] =
+    &["maximum context length", "maximum number of tokens", "prompt is too long"];
 
 /// The error to keep of an answer that is not 2xx.
 pub(super) fn error(failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
@@ -91,7 +92,9 @@ mod tests {
     fn failure(status: Option<u16>, headers: &[(&'static str, &str)], body: &str) -> VendorError {
         let headers: HeaderMap = headers
             .iter()
-            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .map(|&(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+            })
             .collect();
         error(Failure { status, headers: &headers, body }, DateTime::UNIX_EPOCH)
     }
@@ -109,11 +112,19 @@ mod tests {
                 r#"{"error":{"message":"The response was filtered","type":null,"param":"prompt","code":"content_filter","status":400,"innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#,
                 Blocked,
             ),
-            (400, r#"{"error":{"message":"no","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#, Blocked),
+            (
+                400,
+                r#"{"error":{"message":"no","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#,
+                Blocked,
+            ),
             (400, r#"{"error":{"message":"no","code":"invalid_api_version"}}"#, InvalidRequest),
             (400, r#"{"error":{"message":"no","code":"OperationNotSupported"}}"#, InvalidRequest),
             (400, r#"{"error":{"message":"no","code":"context_length_exceeded"}}"#, ContextLength),
-            (404, r#"{"error":{"type":"invalid_request_error","code":"DeploymentNotFound","message":"no"}}"#, NotFound),
+            (
+                404,
+                r#"{"error":{"type":"invalid_request_error","code":"DeploymentNotFound","message":"no"}}"#,
+                NotFound,
+            ),
             (429, r#"{"error":{"message":"no","code":"insufficient_quota"}}"#, QuotaExhausted),
             (500, r#"{"error":{"message":"no","details":"why"}}"#, Transient),
             (503, r#"{"error":{"message":"no"}}"#, Overloaded),
@@ -121,27 +132,59 @@ mod tests {
             (401, r#"{"error":{"code":"401","message":"Access denied"}}"#, Auth),
             (403, r#"{"error":{"code":"403","message":"Public access is disabled"}}"#, Auth),
             (404, r#"{"error":{"code":"404","message":"Resource not found"}}"#, NotFound),
-            (429, r#"{"error":{"code":"429","message":"have exceeded call rate limit"}}"#, RateLimited),
-            (429, r#"{"error":{"code":"429","message":"have exceeded token rate limit"}}"#, RateLimited),
-            (429, r#"{"error":{"code":"429","message":"System is experiencing high demand"}}"#, Overloaded),
+            (
+                429,
+                r#"{"error":{"code":"429","message":"have exceeded call rate limit"}}"#,
+                RateLimited,
+            ),
+            (
+                429,
+                r#"{"error":{"code":"429","message":"have exceeded token rate limit"}}"#,
+                RateLimited,
+            ),
+            (
+                429,
+                r#"{"error":{"code":"429","message":"System is experiencing high demand"}}"#,
+                Overloaded,
+            ),
             (429, r#"{"statusCode":429,"message":"Rate limit is exceeded."}"#, RateLimited),
             // Other models'.
-            (429, r#"{"error":{"code":"RateLimitReached","message":"no","details":"no"}}"#, RateLimited),
+            (
+                429,
+                r#"{"error":{"code":"RateLimitReached","message":"no","details":"no"}}"#,
+                RateLimited,
+            ),
             (
                 422,
                 r#"{"error":{"code":"Invalid input","status":422,"message":"invalid input error","details":[{"loc":["body","tool_choice"],"msg":"Input should be a valid string","input":{"a":1}}]}}"#,
                 InvalidRequest,
             ),
-            (400, r#"{"error":{"code":"400","message":"exceeds maximum context length"}}"#, ContextLength),
+            (
+                400,
+                r#"{"error":{"code":"400","message":"exceeds maximum context length"}}"#,
+                ContextLength,
+            ),
             (424, r#"{"error":{"code":"424","message":"Failed dependency"}}"#, Transient),
             // Plain text.
             (408, "upstream request timeout", Transient),
             (413, "Failed to buffer the request body: length limit exceeded", InvalidRequest),
             (502, "<html>", Transient),
             // Anthropic's.
-            (529, r#"{"type":"error","error":{"type":"overloaded_error","message":"no"}}"#, Overloaded),
-            (400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}"#, ContextLength),
-            (401, r#"{"type":"error","error":{"type":"authentication_error","message":"no"}}"#, Auth),
+            (
+                529,
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"no"}}"#,
+                Overloaded,
+            ),
+            (
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}"#,
+                ContextLength,
+            ),
+            (
+                401,
+                r#"{"type":"error","error":{"type":"authentication_error","message":"no"}}"#,
+                Auth,
+            ),
         ] {
             assert_eq!(failure(Some(status), &[], body).class(), class, "{status} {body}");
         }

@@ -38,6 +38,9 @@ static FLAVOR: Flavor = Flavor {
                  Cognitive Services OpenAI User",
 };
 
+/// The version of Anthropic's API that Foundry speaks; `headers` of the settings may name another.
+const CLAUDE_VERSION: &str = "2023-06-01";
+
 /// Speaks to the resource of a customer.
 ///
 /// `args` go out and the response comes back byte for byte; only `model`, which is the name of a
@@ -98,9 +101,7 @@ impl Dialect for Azure {
         let url = self.place.url(route, &call.model)?;
         let mut headers = openai::with_types(self.headers.clone(), mode);
         let body = if is_claude(route) {
-            headers
-                .entry(anthropic::wire::VERSION_HEADER)
-                .or_insert(HeaderValue::from_static(anthropic::wire::VERSION));
+            headers.entry("anthropic-version").or_insert(HeaderValue::from_static(CLAUDE_VERSION));
             Self::claude_body(call, mode)?
         } else {
             self.openai_body(call, route, mode)?

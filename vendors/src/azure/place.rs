@@ -70,9 +70,7 @@ impl Place {
         path.pop_if_empty();
         match (self.surface, route) {
             (_, Route::Messages) => path.extend(["anthropic", "v1", "messages"]),
-            (_, Route::CountTokens) => {
-                path.extend(["anthropic", "v1", "messages", "count_tokens"])
-            }
+            (_, Route::CountTokens) => path.extend(["anthropic", "v1", "messages", "count_tokens"]),
             (V1, _) => path.extend(["openai", "v1"]).extend(wire::path(route)),
             (Classic, Route::Responses) => path.extend(["openai", "responses"]),
             (Classic, _) if matches!(deployment, "." | "..") => {
@@ -151,9 +149,7 @@ mod tests {
 
     #[test]
     fn every_surface_has_its_addresses() {
-        use Route::{
-            ChatCompletions, Completions, CountTokens, Embeddings, Messages, Responses,
-        };
+        use Route::{ChatCompletions, Completions, CountTokens, Embeddings, Messages, Responses};
         for (api, version, route, expected) in [
             (None, None, ChatCompletions, "/openai/v1/chat/completions"),
             (None, None, Completions, "/openai/v1/completions"),
@@ -179,12 +175,7 @@ mod tests {
                 Embeddings,
                 "/openai/deployments/d%2F1%3F%23%25/embeddings?api-version=2024-10-21",
             ),
-            (
-                Some("classic"),
-                None,
-                Responses,
-                "/openai/responses?api-version=2025-04-01-preview",
-            ),
+            (Some("classic"), None, Responses, "/openai/responses?api-version=2025-04-01-preview"),
             (
                 Some("inference"),
                 None,
@@ -207,7 +198,8 @@ mod tests {
 
     #[test]
     fn an_endpoint_may_be_given_with_what_belongs_to_a_surface() {
-        for end in ["", "/", "//", "/openai", "/openai/v1/", "/models", "/anthropic", "/anthropic/v1"]
+        for end in
+            ["", "/", "//", "/openai", "/openai/v1/", "/models", "/anthropic", "/anthropic/v1"]
         {
             let place = place(&format!("{ENDPOINT}{end}"), None, None);
             let url = place.url(Route::Responses, "d").unwrap();
@@ -236,9 +228,8 @@ mod tests {
 
     #[test]
     fn old_versions_are_not_asked_for_usage() {
-        let knows = |api, version| {
-            place(ENDPOINT, api, version).knows_usage_option(Route::ChatCompletions)
-        };
+        let knows =
+            |api, version| place(ENDPOINT, api, version).knows_usage_option(Route::ChatCompletions);
         assert!(knows(None, Some("2023-05-15")));
         assert!(knows(Some("inference"), None));
         assert!(knows(Some("classic"), None));

@@ -36,6 +36,13 @@ pub(crate) fn request_body(
         "stream_options" => has_options |= !member.is_null(),
         _ => {}
     })?;
+    let keep = |member: &Member<'_>| match (member.key.as_ref(), mode) {
+        ("model", _) | ("stream", Mode::Stream) => false,
+        ("stream", Mode::Whole) => matches!(member.value, "false" | "null"),
+        ("stream_options", Mode::Stream) => has_options,
+        ("stream_options", Mode::Whole) => !streams,
+        _ => true,
+    };
     let mut own = Vec::new();
     if let Some(model) = model {
         let model = serde_json::to_string(model).expect("a text is always valid JSON");
@@ -47,22 +54,14 @@ pub(crate) fn request_body(
             own.push(r#""stream_options":{"include_usage":true}"#.to_owned());
         }
     }
+    if own.is_empty() {
+        return json::pick_members(args, keep);
+    }
     let own = own.join(",");
     let mut body = String::with_capacity(args.len() + own.len() + 2);
     body.push('{');
     body.push_str(&own);
-    let keep = |member: &Member<'_>| match (member.key.as_ref(), mode) {
-        ("model", _) | ("stream", Mode::Stream) => false,
-        ("stream", Mode::Whole) => matches!(member.value, "false" | "null"),
-        ("stream_options", Mode::Stream) => has_options,
-        ("stream_options", Mode::Whole) => !streams,
-        _ => true,
-    };
     json::push_members(&mut body, args, keep)?;
-    if own.is_empty() && body.starts_with("{,") {
-        // A comma stands in front of every member that was kept.
-        body.remove(1);
-    }
     Ok(body)
 }
 

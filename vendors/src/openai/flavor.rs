@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::wire::{self, WireError};
 
 /// A vendor's own ways with OpenAI's format; everything else is as OpenAI has it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Flavor {
     pub vendor: Vendor,
     /// Where the vendor's own address begins; empty where every customer has another.
@@ -27,7 +27,12 @@ pub(crate) struct Flavor {
 }
 
 /// OpenAI itself, and the servers that mimic it.
-pub(crate) static OPENAI: Flavor = Flavor {
+pub(crate) static OPENAI: Flavor = PLAIN;
+
+/// Servers that the catalogue of models names.
+pub(crate) static MODEL_ZOO: Flavor = Flavor { vendor: Vendor::ModelZoo, ..PLAIN };
+
+const PLAIN: Flavor = Flavor {
     vendor: Vendor::OpenAi,
     base_url: wire::BASE_URL,
     asks_for_usage: true,

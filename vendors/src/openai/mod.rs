@@ -18,8 +18,10 @@ use http::{
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vendor};
 use url::Url;
 
-pub(crate) use self::flavor::Flavor;
-use self::{flavor::OPENAI, stream::Reader};
+pub(crate) use self::{
+    flavor::{Flavor, MODEL_ZOO, OPENAI},
+    stream::Reader,
+};
 use crate::{
     Call,
     auth::{Authorize, Key, Missing},
@@ -53,8 +55,27 @@ pub fn adapter(
     clients: &Clients,
     clock: Arc<dyn Clock>,
 ) -> Result<Remote<OpenAi>, String> {
-    let base_url = base_url(config, wire::BASE_URL)?;
-    let auth = Arc::new(Key::bearer(config.api_key.as_ref())?);
+    compatible(&OPENAI, config, clients, clock)
+}
+
+/// An adapter for a vendor that speaks this format and takes a key as a bearer token. With neither
+/// key nor address, every call to a vendor that needs a key fails and says where it comes from.
+///
+/// # Errors
+/// As [`adapter`].
+pub(crate) fn compatible(
+    flavor: &'static Flavor,
+    config: &VendorConfig,
+    clients: &Clients,
+    clock: Arc<dyn Clock>,
+) -> Result<Remote<OpenAi>, String> {
+    let base_url = base_url(config, flavor.base_url)?;
+    let is_unset = config.base_url.is_none() && config.api_key.is_none();
+    let auth: Arc<dyn Authorize> = if is_unset && !flavor.key_advice.is_empty() {
+        Arc::new(Missing::of(flavor.vendor, flavor.key_advice))
+    } else {
+        Arc::new(Key::bearer(config.api_key.as_ref())?)
+    };
     let http = clients.http(&base_url, config)?;
     let mut headers = base_headers(config)?;
     for (name, value) in
@@ -66,30 +87,7 @@ pub fn adapter(
             headers.insert(name, value);
         }
     }
-    let dialect = OpenAi { flavor: &OPENAI, base_url, headers };
-    Ok(Remote::new(dialect, http, auth, config, clock))
-}
-
-/// An adapter for a vendor that speaks this format and takes a key as a bearer token. With neither
-/// key nor address every call fails with the flavour's advice.
-///
-/// # Errors
-/// A sentence for an operator, as [`adapter`].
-pub(crate) fn compatible(
-    flavor: &'static Flavor,
-    config: &VendorConfig,
-    clients: &Clients,
-    clock: Arc<dyn Clock>,
-) -> Result<Remote<OpenAi>, String> {
-    let base_url = base_url(config, flavor.base_url)?;
-    let auth: Arc<dyn Authorize> = if config.base_url.is_none() && config.api_key.is_none() {
-        Arc::new(Missing::of(flavor.vendor, flavor.key_advice))
-    } else {
-        Arc::new(Key::bearer(config.api_key.as_ref())?)
-    };
-    let http = clients.http(&base_url, config)?;
-    let dialect = OpenAi { flavor, base_url, headers: base_headers(config)? };
-    Ok(Remote::new(dialect, http, auth, config, clock))
+    Ok(Remote::new(OpenAi { flavor, base_url, headers }, http, auth, config, clock))
 }
 
 impl Dialect for OpenAi {

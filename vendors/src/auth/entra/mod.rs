@@ -53,11 +53,22 @@ pub struct Entra {
 /// Who asks for a token.
 #[derive(Debug)]
 enum Identity {
-    Application { tenant: Url, client_id: String, secret: SecretString },
+    Application {
+        tenant: Url,
+        client_id: String,
+        secret: SecretString,
+    },
     /// The token of a cluster stands in for a secret; the cluster renews the file.
-    Workload { tenant: Url, client_id: String, file: PathBuf },
+    Workload {
+        tenant: Url,
+        client_id: String,
+        file: PathBuf,
+    },
     /// The machine itself, or the identity of this client id among those it has.
-    Managed { endpoint: Url, client_id: Option<String> },
+    Managed {
+        endpoint: Url,
+        client_id: Option<String>,
+    },
 }
 
 impl Entra {
@@ -115,8 +126,8 @@ fn identity(config: &VendorConfig) -> Result<Option<Identity>, String> {
         return Ok(Some(Identity::Application { tenant, client_id, secret }));
     }
     if let Some(file) = &config.federated_token_file {
-        let (tenant, client_id) =
-            application().map_err(|error| error.replace("client_secret", "federated_token_file"))?;
+        let (tenant, client_id) = application()
+            .map_err(|error| error.replace("client_secret", "federated_token_file"))?;
         return Ok(Some(Identity::Workload { tenant, client_id, file: file.into() }));
     }
     if config.managed_identity {
@@ -166,13 +177,10 @@ impl Source {
     }
 
     async fn request(&self) -> Result<Request, VendorError> {
-        let scope = format!("{}/.default", self.resource);
-        let mut form = Serializer::new(String::new());
-        let url = match &self.identity {
+        match &self.identity {
             Identity::Application { tenant, client_id, secret } => {
-                form.append_pair("client_id", client_id);
-                form.append_pair("client_secret", secret.expose_secret());
-                tenant
+                let proof = [("client_secret", secret.expose_secret())];
+                Ok(self.token_request(tenant.clone(), client_id, &proof))
             }
             Identity::Workload { tenant, client_id, file } => {
                 let token = tokio::fs::read_to_string(file).await.map_err(|error| {
@@ -180,23 +188,28 @@ impl Source {
                     let message = format!("federated_token_file: cannot read {file}: {error}");
                     VendorError::new(ErrorClass::Auth, message)
                 })?;
-                form.append_pair("client_id", client_id);
-                form.append_pair("client_assertion_type", ASSERTION_TYPE);
-                form.append_pair("client_assertion", token.trim());
-                tenant
+                let proof =
+                    [("client_assertion_type", ASSERTION_TYPE), ("client_assertion", token.trim())];
+                Ok(self.token_request(tenant.clone(), client_id, &proof))
             }
             Identity::Managed { endpoint, client_id } => {
-                return Ok(self.metadata_request(endpoint.clone(), client_id.as_deref()));
+                Ok(self.metadata_request(endpoint.clone(), client_id.as_deref()))
             }
-        };
-        form.append_pair("grant_type", "client_credentials");
-        form.append_pair("scope", &scope);
+        }
+    }
+
+    fn token_request(&self, url: Url, client_id: &str, proof: &[(&str, &str)]) -> Request {
+        let form = Serializer::new(String::new())
+            .append_pair("client_id", client_id)
+            .extend_pairs(proof)
+            .append_pair("grant_type", "client_credentials")
+            .append_pair("scope", &format!("{}/.default", self.resource))
+            .finish();
         let mut headers = HeaderMap::new();
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         headers.insert(CONTENT_TYPE, form_type);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let body = form.finish().into();
-        Ok(Request { method: Method::POST, url: url.clone(), headers, body })
+        Request { method: Method::POST, url, headers, body: form.into() }
     }
 
     fn metadata_request(&self, mut url: Url, client_id: Option<&str>) -> Request {

@@ -62,9 +62,7 @@ async fn a_client_secret_is_exchanged_once_for_a_hundred_calls() {
         .and(body_string_contains("grant_type=client_credentials"))
         .and(body_string_contains("client_id=client-1"))
         .and(body_string_contains("client_secret=s3cr%26t+value"))
-        .and(body_string_contains(
-            "scope=https%3A%2F%2Fcognitiveservices.azure.com%2F.default",
-        ))
+        .and(body_string_contains("scope=https%3A%2F%2Fcognitiveservices.azure.com%2F.default"))
         .respond_with(granted("entra-token-1"))
         .expect(1)
         .mount(&server)
