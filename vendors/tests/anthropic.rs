@@ -89,7 +89,7 @@ async fn a_message_goes_out_and_comes_back_untouched() {
     let expected = [
         ("accept", "application/json"),
         ("anthropic-version", "2023-06-01"),
-        ("content-length", "95"),
+        ("content-length", "100"),
         ("content-type", "application/json"),
         ("x-api-key", "sk-ant-secret-1"),
     ];

@@ -128,15 +128,11 @@ impl Reader {
             "error" => error = serde_json::from_str::<String>(member.value).ok(),
             _ => {}
         });
-        match reason.as_deref().filter(|reason| classify::is_failure(reason)) {
-            Some(reason) => {
-                Event::Failed(Box::new(classify::gave_up(reason, error.as_deref(), now)))
-            }
-            None => {
-                self.state = State::Answered;
-                Event::Part
-            }
+        if let Some(reason) = reason.as_deref().filter(|reason| classify::is_failure(reason)) {
+            return Event::Failed(Box::new(classify::gave_up(reason, error.as_deref(), now)));
         }
+        self.state = State::Answered;
+        Event::Part
     }
 
     /// The error with what is known of the stream.
