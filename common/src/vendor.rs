@@ -79,11 +79,11 @@ impl Vendor {
         Self::Cohere,
         Self::Anthropic,
         Self::Azure,
-        Self::Xai,
-        Self::FireworksAi,
         Self::Launch,
         Self::LlmEngine,
         Self::ModelZoo,
+        Self::Xai,
+        Self::FireworksAi,
     ];
 }
 

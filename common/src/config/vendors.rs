@@ -46,7 +46,7 @@ pub struct VendorConfig {
     /// A file with a token that Entra takes instead of a secret; read anew for each token.
     pub federated_token_file: Option<String>,
     /// Whether the machine's own identity is used.
-    pub managed_identity: bool,
+    pub managed_identity: Option<bool>,
     /// Where Entra answers, in a sovereign cloud.
     #[serde(deserialize_with = "super::read::optional_url")]
     pub authority_url: Option<Url>,
@@ -115,7 +115,7 @@ impl Default for VendorConfig {
             client_id: None,
             client_secret: None,
             federated_token_file: None,
-            managed_identity: false,
+            managed_identity: None,
             authority_url: None,
             api_version: None,
             api: None,

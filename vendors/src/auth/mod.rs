@@ -95,6 +95,11 @@ impl Key {
         Self::of(HeaderName::from_static(name), key, str::to_owned)
     }
 
+    /// Whether there is no key: none was given, or a blank one.
+    pub fn is_none(&self) -> bool {
+        self.header.is_none()
+    }
+
     fn of(
         name: HeaderName,
         key: Option<&SecretString>,

@@ -32,8 +32,8 @@ pub(super) fn authorize(
         return Ok(Arc::new(Missing::of(Vendor::Azure, NO_ENDPOINT)));
     };
     let key = config.api_key.as_ref();
-    if key.is_some() {
-        let (openai, anthropic) = (Key::header("api-key", key)?, Key::header("x-api-key", key)?);
+    let (openai, anthropic) = (Key::header("api-key", key)?, Key::header("x-api-key", key)?);
+    if !openai.is_none() {
         return Ok(Arc::new(ResourceKey { openai, anthropic }));
     }
     match Entra::of(config, resource(endpoint), clients)? {
@@ -121,7 +121,7 @@ mod tests {
         let error = headers("/", |config| config.base_url = None).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Auth);
         assert!(error.to_string().contains("AZURE_OPENAI_ENDPOINT"), "{error}");
-        let error = headers("/", |_| {}).await.unwrap_err();
+        let error = headers("/", |config| config.api_key = Some(" ".into())).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Auth);
         assert!(error.to_string().contains("AZURE_OPENAI_API_KEY"), "{error}");
         let stand_in = |config: &mut VendorConfig| {

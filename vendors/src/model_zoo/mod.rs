@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use inferq_common::{
-    clock::Clock, config::VendorConfig, error::ErrorClass, usage::Usage, vendor::Vendor,
+    clock::Clock, config::VendorConfig, error::ErrorClass, usage::Usage,
 };
 
 use self::echo::Echo;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Flavor, wire::WireError};
 use crate::{
-    error::{VendorError, class_of_status, excerpt, shorten},
+    error::{VendorError, answered, class_of_status, excerpt, shorten},
     hint,
     remote::Failure,
 };
@@ -49,10 +49,7 @@ pub(crate) fn error(flavor: &Flavor, failure: Failure<'_>, now: DateTime<Utc>) -
     let document: Option<Value> = serde_json::from_str(failure.body).ok();
     let wire = document.as_ref().and_then(WireError::of);
     let text = wire.as_ref().and_then(|wire| wire.message.as_deref()).unwrap_or(failure.body);
-    let message = match failure.status {
-        Some(status) => answered(status, text),
-        None => format!("the vendor answered an error: {}", excerpt(text)),
-    };
+    let message = answered(failure.status, text);
     let retry_after = hint::retry_after(failure.headers, document.as_ref(), text, now);
     let should_retry = failure.headers.get("x-should-retry").map(http::HeaderValue::as_bytes);
     let wire = wire.unwrap_or_default();
@@ -77,16 +74,6 @@ pub(crate) fn error(flavor: &Flavor, failure: Failure<'_>, now: DateTime<Utc>) -
         },
         retry_after: retry_after.filter(|_| class.is_transient()),
         usage: Usage::default(),
-    }
-}
-
-fn answered(status: u16, text: &str) -> String {
-    let text = excerpt(text);
-    let reason = http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
-    match (text.is_empty(), reason) {
-        (false, _) => format!("the vendor answered {status}: {text}"),
-        (true, Some(reason)) => format!("the vendor answered {status} ({reason})"),
-        (true, None) => format!("the vendor answered {status}"),
     }
 }
 

@@ -70,11 +70,12 @@ pub(crate) fn compatible(
     clock: Arc<dyn Clock>,
 ) -> Result<Remote<OpenAi>, String> {
     let base_url = base_url(config, flavor.base_url)?;
-    let is_unset = config.base_url.is_none() && config.api_key.is_none();
+    let key = Key::bearer(config.api_key.as_ref())?;
+    let is_unset = config.base_url.is_none() && key.is_none();
     let auth: Arc<dyn Authorize> = if is_unset && !flavor.key_advice.is_empty() {
         Arc::new(Missing::of(flavor.vendor, flavor.key_advice))
     } else {
-        Arc::new(Key::bearer(config.api_key.as_ref())?)
+        Arc::new(key)
     };
     let http = clients.http(&base_url, config)?;
     let mut headers = base_headers(config)?;

@@ -130,7 +130,7 @@ fn identity(config: &VendorConfig) -> Result<Option<Identity>, String> {
             .map_err(|error| error.replace("client_secret", "federated_token_file"))?;
         return Ok(Some(Identity::Workload { tenant, client_id, file: file.into() }));
     }
-    if config.managed_identity {
+    if config.managed_identity == Some(true) {
         let endpoint = Url::parse(METADATA).map_err(|error| error.to_string())?;
         return Ok(Some(Identity::Managed { endpoint, client_id }));
     }

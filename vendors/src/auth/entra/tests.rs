@@ -185,7 +185,7 @@ fn the_settings_say_who_asks_and_what_is_missing() {
     assert!(of(&VendorConfig::default()).unwrap().is_none());
     // A managed identity has to be asked for: away from Azure its address is nowhere.
     assert!(of(&config(|_| {})).unwrap().is_none());
-    assert!(of(&config(|config| config.managed_identity = true)).unwrap().is_some());
+    assert!(of(&config(|config| config.managed_identity = Some(true))).unwrap().is_some());
     let error = of(&config(|config| {
         config.tenant_id = None;
         config.client_secret = Some("secret-value".into());
