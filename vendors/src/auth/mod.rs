@@ -1,5 +1,7 @@
 //! Proves to a vendor who calls.
 
+pub mod token;
+
 use std::fmt;
 
 use async_trait::async_trait;
