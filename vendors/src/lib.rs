@@ -1,6 +1,7 @@
 //! One adapter per model vendor: it translates and classifies, nothing more.
 
 pub mod auth;
+pub mod elements;
 pub mod error;
 pub mod framing;
 pub mod hint;
@@ -10,10 +11,12 @@ pub mod sse;
 
 mod registry;
 
+pub mod gemini;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
+pub mod vertex_ai;
 
 use async_trait::async_trait;
 use bytes::Bytes;

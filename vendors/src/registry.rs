@@ -16,8 +16,9 @@ use inferq_common::{
 use crate::{
     Adapter, Call, Chunks, Reply,
     error::{BuildError, VendorError},
-    model_zoo, openai,
+    gemini, model_zoo, openai,
     remote::http::Clients,
+    vertex_ai,
 };
 
 /// One way to make a call: an adapter and the key it uses.
@@ -123,6 +124,8 @@ impl Workshop {
         let (clients, clock) = (&self.clients, Arc::clone(&self.clock));
         Ok(match vendor {
             Vendor::OpenAi => Arc::new(openai::adapter(config, clients, clock)?),
+            Vendor::Gemini => Arc::new(gemini::adapter(config, clients, clock)?),
+            Vendor::VertexAi => Arc::new(vertex_ai::adapter(config, clients, clock)?),
             Vendor::ModelZoo => Arc::new(model_zoo::ModelZoo),
             _ => return Err("this release has no adapter for it".to_owned()),
         })

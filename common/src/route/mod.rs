@@ -1,6 +1,8 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
+mod gemini;
 mod openai;
+pub mod vertex_ai;
 
 use crate::{job::Route, members::NotAnObject, vendor::Vendor};
 
@@ -31,6 +33,8 @@ impl From<NotAnObject> for RouteError {
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
         Vendor::OpenAi | Vendor::ModelZoo => openai::ROUTES,
+        Vendor::Gemini => gemini::ROUTES,
+        Vendor::VertexAi => vertex_ai::ROUTES,
         _ => &[],
     }
 }
@@ -58,6 +62,8 @@ pub fn choose(
     }
     match vendor {
         Vendor::OpenAi | Vendor::ModelZoo => openai::route(args, model),
+        Vendor::Gemini => gemini::route(args),
+        Vendor::VertexAi => vertex_ai::route(args, model),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }

@@ -1,5 +1,6 @@
 //! Proves to a vendor who calls.
 
+pub mod google;
 pub mod token;
 
 use std::fmt;
