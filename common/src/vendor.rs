@@ -74,7 +74,14 @@ text_enum! {
 
 impl Vendor {
     /// The vendors this release has an adapter for.
-    pub const SERVED: &'static [Self] = &[Self::OpenAi, Self::VertexAi, Self::Gemini, Self::ModelZoo];
+    pub const SERVED: &'static [Self] = &[
+        Self::OpenAi,
+        Self::VertexAi,
+        Self::Gemini,
+        Self::Launch,
+        Self::LlmEngine,
+        Self::ModelZoo,
+    ];
 }
 
 /// `vendor/name`: split once, at the first `/`; the name is the vendor's own and passed on as it is.

@@ -12,11 +12,15 @@ pub mod sse;
 mod registry;
 
 pub mod gemini;
+pub mod launch;
+pub mod llmengine;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
 pub mod vertex_ai;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,6 +48,8 @@ pub struct Call {
     pub args: Json,
     /// Overrides the route that the shape of `args` would choose.
     pub route: Option<Route>,
+    /// When the caller will drop the call; for vendors that want to be told.
+    pub timeout: Duration,
 }
 
 /// What a vendor answered.

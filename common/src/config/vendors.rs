@@ -135,13 +135,13 @@ impl VendorConfig {
             own.api_key = Some(key.clone());
             own.api_keys.clear();
         }
-        replace(&mut own.base_url, &model.base_url);
-        replace(&mut own.region, &model.region);
-        replace(&mut own.project, &model.project);
-        replace(&mut own.location, &model.location);
-        replace(&mut own.api_version, &model.api_version);
-        replace(&mut own.api, &model.api);
-        replace(&mut own.first_byte_timeout_ms, &model.first_byte_timeout_ms);
+        replace(&mut own.base_url, model.base_url.as_ref());
+        replace(&mut own.region, model.region.as_ref());
+        replace(&mut own.project, model.project.as_ref());
+        replace(&mut own.location, model.location.as_ref());
+        replace(&mut own.api_version, model.api_version.as_ref());
+        replace(&mut own.api, model.api.as_ref());
+        replace(&mut own.first_byte_timeout_ms, model.first_byte_timeout_ms.as_ref());
         own.headers.extend(model.headers.clone());
         own.connect_timeout_ms = model.connect_timeout_ms.unwrap_or(own.connect_timeout_ms);
         own.idle_timeout_ms = model.idle_timeout_ms.unwrap_or(own.idle_timeout_ms);
@@ -206,9 +206,9 @@ impl ModelOverrides {
     }
 }
 
-fn replace<T: Clone>(own: &mut Option<T>, other: &Option<T>) {
-    if other.is_some() {
-        own.clone_from(other);
+fn replace<T: Clone>(own: &mut Option<T>, other: Option<&T>) {
+    if let Some(other) = other {
+        *own = Some(other.clone());
     }
 }
 

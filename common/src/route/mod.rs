@@ -1,6 +1,8 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
 mod gemini;
+mod launch;
+mod llmengine;
 mod openai;
 pub mod vertex_ai;
 
@@ -35,6 +37,8 @@ pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
         Vendor::OpenAi | Vendor::ModelZoo => openai::ROUTES,
         Vendor::Gemini => gemini::ROUTES,
         Vendor::VertexAi => vertex_ai::ROUTES,
+        Vendor::Launch => launch::ROUTES,
+        Vendor::LlmEngine => llmengine::ROUTES,
         _ => &[],
     }
 }
@@ -64,6 +68,8 @@ pub fn choose(
         Vendor::OpenAi | Vendor::ModelZoo => openai::route(args, model),
         Vendor::Gemini => gemini::route(args),
         Vendor::VertexAi => vertex_ai::route(args, model),
+        Vendor::Launch => Ok(Route::SyncTask),
+        Vendor::LlmEngine => llmengine::route(args),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
+use inferq_common::error::ErrorClass;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{error::VendorError, remote::Request};
@@ -51,9 +52,17 @@ pub fn redact(words: &mut String, secret: &SecretString) {
 pub struct Key {
     header: Option<(HeaderName, HeaderValue)>,
     secret: Option<SecretString>,
+    /// What to say where there must be a key and is none.
+    missing: Option<&'static str>,
 }
 
 impl Key {
+    /// Lets no call go out without a key; `missing` says what to set.
+    #[must_use]
+    pub fn required(self, missing: &'static str) -> Self {
+        Self { missing: Some(missing), ..self }
+    }
+
     /// `Authorization: Bearer KEY`.
     ///
     /// # Errors
@@ -94,15 +103,18 @@ impl Key {
         let mut value = HeaderValue::from_str(&spell(key))
             .map_err(|_| "api_key: holds characters that no HTTP header can carry".to_owned())?;
         value.set_sensitive(true);
-        Ok(Self { header: Some((name, value)), secret: Some(SecretString::from(key)) })
+        let secret = Some(SecretString::from(key));
+        Ok(Self { header: Some((name, value)), secret, missing: None })
     }
 }
 
 #[async_trait]
 impl Authorize for Key {
     async fn authorize(&self, request: &mut Request, _: DateTime<Utc>) -> Result<(), VendorError> {
-        if let Some((name, value)) = &self.header {
-            request.headers.insert(name, value.clone());
+        match (&self.header, self.missing) {
+            (Some((name, value)), _) => _ = request.headers.insert(name, value.clone()),
+            (None, Some(missing)) => return Err(VendorError::new(ErrorClass::Auth, missing)),
+            (None, None) => {}
         }
         Ok(())
     }

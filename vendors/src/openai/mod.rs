@@ -17,7 +17,11 @@ use http::{
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vendor};
 use url::Url;
 
-use self::stream::Reader;
+pub(crate) use self::stream::Reader;
+pub(crate) use self::{
+    classify::error as failure,
+    convert::{parse, request_body},
+};
 use crate::{
     Call,
     auth::Key,
@@ -36,6 +40,8 @@ use crate::{
 /// options, are the adapter's.
 #[derive(Debug)]
 pub struct OpenAi {
+    /// OpenAI, or who else serves models in its format.
+    vendor: Vendor,
     base_url: Url,
     headers: HeaderMap,
 }
@@ -45,6 +51,19 @@ pub struct OpenAi {
 /// # Errors
 /// A sentence for an operator: which setting is at fault, or that TLS cannot be set up.
 pub fn adapter(
+    config: &VendorConfig,
+    clients: &Clients,
+    clock: Arc<dyn Clock>,
+) -> Result<Remote<OpenAi>, String> {
+    compatible(Vendor::OpenAi, config, clients, clock)
+}
+
+/// An adapter for a server of `vendor` that speaks OpenAI's format.
+///
+/// # Errors
+/// As [`adapter`].
+pub(crate) fn compatible(
+    vendor: Vendor,
     config: &VendorConfig,
     clients: &Clients,
     clock: Arc<dyn Clock>,
@@ -62,12 +81,12 @@ pub fn adapter(
             headers.insert(name, value);
         }
     }
-    Ok(Remote::new(OpenAi { base_url, headers }, http, auth, config, clock))
+    Ok(Remote::new(OpenAi { vendor, base_url, headers }, http, auth, config, clock))
 }
 
 impl Dialect for OpenAi {
     fn vendor(&self) -> Vendor {
-        Vendor::OpenAi
+        self.vendor
     }
 
     fn request(&self, call: &Call, route: Route, mode: Mode) -> Result<Request, VendorError> {
