@@ -77,6 +77,7 @@ impl Vendor {
     pub const SERVED: &'static [Self] = &[
         Self::OpenAi,
         Self::VertexAi,
+        Self::Anthropic,
         Self::Gemini,
         Self::Launch,
         Self::LlmEngine,

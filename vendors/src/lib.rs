@@ -11,6 +11,7 @@ pub mod sse;
 
 mod registry;
 
+pub mod anthropic;
 pub mod gemini;
 pub mod launch;
 pub mod llmengine;

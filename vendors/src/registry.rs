@@ -14,7 +14,7 @@ use inferq_common::{
 };
 
 use crate::{
-    Adapter, Call, Chunks, Reply,
+    Adapter, Call, Chunks, Reply, anthropic,
     error::{BuildError, VendorError},
     gemini, launch, llmengine, model_zoo, openai,
     remote::http::Clients,
@@ -128,6 +128,7 @@ impl Workshop {
     ) -> Result<Arc<dyn Adapter>, String> {
         let (clients, clock) = (&self.clients, Arc::clone(&self.clock));
         Ok(match vendor {
+            Vendor::Anthropic => Arc::new(anthropic::adapter(config, clients, clock)?),
             Vendor::OpenAi => Arc::new(openai::adapter(config, clients, clock)?),
             Vendor::Gemini => Arc::new(gemini::adapter(config, clients, clock)?),
             Vendor::VertexAi => Arc::new(vertex_ai::adapter(config, clients, clock)?),

@@ -1,5 +1,6 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
+mod anthropic;
 mod gemini;
 mod launch;
 mod llmengine;
@@ -34,6 +35,7 @@ impl From<NotAnObject> for RouteError {
 /// The endpoints a vendor has. Empty for one whose models take any JSON and have a single endpoint.
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
+        Vendor::Anthropic => anthropic::ROUTES,
         Vendor::OpenAi | Vendor::ModelZoo => openai::ROUTES,
         Vendor::Gemini => gemini::ROUTES,
         Vendor::VertexAi => vertex_ai::ROUTES,
@@ -65,6 +67,7 @@ pub fn choose(
         };
     }
     match vendor {
+        Vendor::Anthropic => anthropic::route(args),
         Vendor::OpenAi | Vendor::ModelZoo => openai::route(args, model),
         Vendor::Gemini => gemini::route(args),
         Vendor::VertexAi => vertex_ai::route(args, model),

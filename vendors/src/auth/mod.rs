@@ -1,6 +1,7 @@
 //! Proves to a vendor who calls.
 
 pub mod google;
+mod missing;
 pub mod token;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use inferq_common::error::ErrorClass;
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use self::missing::Missing;
 use crate::{error::VendorError, remote::Request};
 
 /// A shorter key is a placeholder such as `EMPTY`, which self-hosted servers are given.

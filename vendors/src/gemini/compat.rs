@@ -8,7 +8,7 @@ use crate::{
     error::{VendorError, invalid},
     framing::Framing,
     json,
-    openai::{convert, stream::Reader},
+    openai::{self, Reader},
     remote::{Follow, Mode, Parsed},
 };
 
@@ -30,7 +30,7 @@ pub(crate) fn request_body(
     route: Route,
     mode: Mode,
 ) -> Result<String, VendorError> {
-    convert::request_body(args, model, route, mode)
+    openai::request_body(args, model, route, mode)
         .map_err(|error| invalid(format!("args: {error}")))
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn parse(
     body: Vec<u8>,
     now: DateTime<Utc>,
 ) -> Result<Parsed, VendorError> {
-    convert::parse(route, headers, body, now)
+    openai::parse(route, headers, body, now)
 }
 
 /// Who reads a streamed answer; `None` if it is no stream.

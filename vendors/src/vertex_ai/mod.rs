@@ -209,7 +209,7 @@ impl Dialect for VertexAi {
         }
         if WireError::of(&document).is_none() && document.get("message").is_some() {
             // Mistral's own shape.
-            return crate::openai::classify::error(failure, now);
+            return crate::openai::failure(failure, now);
         }
         classify::error(failure, self.advice, now)
     }
