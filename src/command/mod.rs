@@ -6,4 +6,5 @@ pub mod job;
 pub mod key;
 pub mod migrate;
 pub mod model;
+pub mod vendor;
 pub mod worker;
