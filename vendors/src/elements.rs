@@ -171,7 +171,10 @@ mod tests {
 
     #[test]
     fn each_element_is_a_frame_as_it_is_spelt() {
-        assert_elements("[{\"a\": 1\n}\n,\r\n{\"b\":[1,{}]}\n]\n", &["{\"a\": 1\n}", "{\"b\":[1,{}]}"]);
+        assert_elements(
+            "[{\"a\": 1\n}\n,\r\n{\"b\":[1,{}]}\n]\n",
+            &["{\"a\": 1\n}", "{\"b\":[1,{}]}"],
+        );
         assert_elements("[1, \"a,b\",[2],null]", &["1", "\"a,b\"", "[2]", "null"]);
         assert_elements("[]", &[]);
         assert_elements("", &[]);
@@ -179,7 +182,10 @@ mod tests {
 
     #[test]
     fn brackets_quotes_and_commas_in_texts_end_nothing() {
-        assert_elements(r#"[{"a":"}],\"\\"},{"b":"\\\"]"}]"#, &[r#"{"a":"}],\"\\"}"#, r#"{"b":"\\\"]"}"#]);
+        assert_elements(
+            r#"[{"a":"}],\"\\"},{"b":"\\\"]"}]"#,
+            &[r#"{"a":"}],\"\\"}"#, r#"{"b":"\\\"]"}"#],
+        );
     }
 
     #[test]

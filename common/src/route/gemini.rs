@@ -11,6 +11,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::EmbedContent,
     Route::BatchEmbedContents,
     Route::CountTokens,
+    Route::Interactions,
     Route::ChatCompletions,
     Route::Embeddings,
 ];
@@ -18,7 +19,8 @@ pub(super) const ROUTES: &[Route] = &[
 const NO_MEMBER: RouteError = RouteError::NoMember(
     "generate content needs 'contents', embed content 'content', batch embed contents 'requests', \
      count tokens 'generateContentRequest' (or the route count_tokens), OpenAI-compatible chat \
-     completions 'messages', OpenAI-compatible embeddings 'input'",
+     completions 'messages', OpenAI-compatible embeddings 'input', interactions 'input' and \
+     'generation_config', 'previous_interaction_id', 'system_instruction' or 'tools'",
 );
 
 const AMBIGUOUS: RouteError = RouteError::Ambiguous(
@@ -30,11 +32,17 @@ const AMBIGUOUS: RouteError = RouteError::Ambiguous(
 /// `null` counts as absent.
 ///
 /// Tokens are counted of the same `contents` that content is generated from, so that only the
-/// longer form tells it. Cost: one pass over the text, no copy.
+/// longer form tells it. An interaction has an `input` as embeddings have, and something beside it
+/// that those do not take. Cost: one pass over the text, no copy.
 ///
 /// Source: <https://ai.google.dev/api>.
 pub(super) fn route(args: &str) -> Result<Route, RouteError> {
-    only_one(args, |name| match name {
+    let mut interacts = false;
+    let found = only_one(args, |name| match name {
+        "generation_config" | "previous_interaction_id" | "system_instruction" | "tools" => {
+            interacts = true;
+            None
+        }
         "contents" => Some(Route::GenerateContent),
         "content" => Some(Route::EmbedContent),
         "requests" => Some(Route::BatchEmbedContents),
@@ -43,8 +51,11 @@ pub(super) fn route(args: &str) -> Result<Route, RouteError> {
         "messages" => Some(Route::ChatCompletions),
         "input" => Some(Route::Embeddings),
         _ => None,
-    })?
-    .map_or(Err(NO_MEMBER), |found| found.map_err(|Several| AMBIGUOUS))
+    })?;
+    match found {
+        Some(Ok(Route::Embeddings)) if interacts => Ok(Route::Interactions),
+        found => found.map_or(Err(NO_MEMBER), |found| found.map_err(|Several| AMBIGUOUS)),
+    }
 }
 
 /// The members tell more than one endpoint.
@@ -53,11 +64,14 @@ pub(super) struct Several;
 /// The endpoint that the members' names tell; `None` if none of them does.
 pub(super) fn only_one(
     args: &str,
-    tells: impl Fn(&str) -> Option<Route>,
+    mut tells: impl FnMut(&str) -> Option<Route>,
 ) -> Result<Option<Result<Route, Several>>, NotAnObject> {
     let mut found: Option<Result<Route, Several>> = None;
     each_member(args, |member| {
-        let Some(route) = tells(&member.key).filter(|_| !member.is_null()) else { return };
+        if member.is_null() {
+            return;
+        }
+        let Some(route) = tells(&member.key) else { return };
         found = Some(match found.take() {
             None => Ok(route),
             Some(Ok(before)) if before == route => Ok(route),
@@ -81,6 +95,11 @@ mod tests {
             (r#"{"messages":[]}"#, Route::ChatCompletions),
             (r#"{"input":"a"}"#, Route::Embeddings),
             (r#"{"input":"a","messages":null}"#, Route::Embeddings),
+            (r#"{"input":"a","generation_config":{}}"#, Route::Interactions),
+            (r#"{"tools":[],"input":[]}"#, Route::Interactions),
+            (r#"{"tools":[],"messages":[]}"#, Route::ChatCompletions),
+            (r#"{"tools":[],"contents":[]}"#, Route::GenerateContent),
+            (r#"{"input":"a","tools":null}"#, Route::Embeddings),
             (r#"{"\u0063ontents":[]}"#, Route::GenerateContent),
         ] {
             assert_eq!(route(args), Ok(expected), "{args}");

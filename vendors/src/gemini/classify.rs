@@ -46,8 +46,15 @@ pub(crate) fn error(failure: Failure<'_>, advice: &str, now: DateTime<Utc>) -> V
     let text = wire.message.as_deref().unwrap_or(failure.body);
     let message = answered(failure.status, text);
     let wait = hint::retry_after(failure.headers, document.as_ref(), text, now);
-    VendorError { error: JobError { vendor_status: failure.status, ..kept(&wire, failure.status, message, advice) }, retry_after: None, usage: Usage::default() }
-        .after(wait)
+    VendorError {
+        error: JobError {
+            vendor_status: failure.status,
+            ..kept(&wire, failure.status, message, advice)
+        },
+        retry_after: None,
+        usage: Usage::default(),
+    }
+    .after(wait)
 }
 
 /// The error of an element inside a stream.
@@ -56,8 +63,12 @@ pub(crate) fn in_stream(document: &Value, advice: &str, now: DateTime<Utc>) -> V
     let text = wire.message.as_deref().unwrap_or("no reason given");
     let message = format!("the vendor broke the stream off: {}", excerpt(text));
     let wait = hint::retry_after(&HeaderMap::new(), Some(document), text, now);
-    VendorError { error: kept(&wire, None, message, advice), retry_after: None, usage: Usage::default() }
-        .after(wait)
+    VendorError {
+        error: kept(&wire, None, message, advice),
+        retry_after: None,
+        usage: Usage::default(),
+    }
+    .after(wait)
 }
 
 fn kept(wire: &WireError, status: Option<u16>, message: String, advice: &str) -> JobError {
@@ -124,9 +135,8 @@ fn class_of_word(word: &str) -> Option<ErrorClass> {
 }
 
 fn is_auth(wire: &WireError) -> bool {
-    let named = |reason: &String| {
-        reason.starts_with("API_KEY_") || AUTH_REASONS.contains(&reason.as_str())
-    };
+    let named =
+        |reason: &String| reason.starts_with("API_KEY_") || AUTH_REASONS.contains(&reason.as_str());
     wire.reasons.iter().any(named) || contains(wire, AUTH_TEXT)
 }
 

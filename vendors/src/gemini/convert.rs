@@ -60,8 +60,7 @@ pub(crate) fn request_body(args: &str, model: &str, route: Route) -> Result<Stri
 /// stands there is for Google to refuse.
 fn each_named(list: &str, model: &str) -> Option<String> {
     let requests: Vec<&RawValue> = serde_json::from_str(list).ok()?;
-    let named: Vec<_> =
-        requests.iter().map(|request| with_model(request.get(), model)).collect();
+    let named: Vec<_> = requests.iter().map(|request| with_model(request.get(), model)).collect();
     if named.iter().all(Option::is_none) {
         return None;
     }

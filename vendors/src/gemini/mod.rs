@@ -7,6 +7,7 @@
 pub(crate) mod classify;
 pub(crate) mod compat;
 pub(crate) mod convert;
+mod interactions;
 pub(crate) mod path;
 pub(crate) mod stream;
 pub(crate) mod wire;
@@ -40,8 +41,8 @@ use crate::{
 const KEY_ADVICE: &str = "check GEMINI_API_KEY (or GOOGLE_API_KEY) or vendors.gemini.api_key";
 const NO_KEY_ADVICE: &str = "set GEMINI_API_KEY (or GOOGLE_API_KEY) or vendors.gemini.api_key";
 
-/// Speaks to the Gemini API: generate content, embeddings, token counts, and chat completions and
-/// embeddings in OpenAI's format.
+/// Speaks to the Gemini API: generate content, embeddings, token counts, interactions, and chat
+/// completions and embeddings in OpenAI's format.
 ///
 /// `args` go out and the response comes back byte for byte; only the model's name is the adapter's.
 #[derive(Debug)]
@@ -159,12 +160,16 @@ impl Dialect for Gemini {
 
     fn request(&self, call: &Call, route: Route, mode: Mode) -> Result<Request, VendorError> {
         let args = call.args.as_str();
-        let (url, body) = if is_compat(route) {
+        let (url, body) = if route == Route::Interactions {
+            let url = path::url(&self.base_url, &self.version, ["interactions"]);
+            // As the Responses API it has the model in the body, and no options for streams.
+            (url, compat::request_body(args, &call.model, Route::Responses, mode)?)
+        } else if is_compat(route) {
             let path = ["openai"].iter().chain(compat::path(route)).copied();
             let url = path::url(&self.base_url, &self.version, path);
             (url, compat::request_body(args, &call.model, route, mode)?)
         } else {
-            path::check_name(call)?;
+            path::check_name(&call.model)?;
             let resource = resource(&call.model);
             let path = format!("{resource}:{}", method(route, mode));
             let mut url = path::url(&self.base_url, &self.version, path.split('/'));
@@ -186,21 +191,23 @@ impl Dialect for Gemini {
         body: Vec<u8>,
         now: DateTime<Utc>,
     ) -> Result<Parsed, VendorError> {
-        match is_compat(route) {
-            true => compat::parse(route, headers, body, now),
-            false => convert::parse(route, headers, body, KEY_ADVICE, now),
+        match route {
+            Route::Interactions => interactions::parse(headers, body, KEY_ADVICE, now),
+            _ if is_compat(route) => compat::parse(route, headers, body, KEY_ADVICE, now),
+            _ => convert::parse(route, headers, body, KEY_ADVICE, now),
         }
     }
 
     fn follow(&self, route: Route, headers: &HeaderMap) -> Option<(Framing, Box<dyn Follow>)> {
-        match is_compat(route) {
-            true => compat::follow(route, headers),
-            false => follow(headers, KEY_ADVICE),
+        match route {
+            Route::Interactions => interactions::follow(headers, KEY_ADVICE),
+            _ if is_compat(route) => compat::follow(route, headers, KEY_ADVICE),
+            _ => follow(headers, KEY_ADVICE),
         }
     }
 
     fn can_stream(&self, route: Route) -> bool {
-        matches!(route, Route::GenerateContent | Route::ChatCompletions)
+        matches!(route, Route::GenerateContent | Route::Interactions | Route::ChatCompletions)
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

@@ -19,9 +19,8 @@ const MAX_USAGE_BYTES: usize = 16 * 1024;
 ///
 /// Tokens of tools' results count as prompt, tokens of thoughts as answer.
 pub(crate) fn usage(text: &str) -> Usage {
-    let Some(usage) = (text.len() <= MAX_USAGE_BYTES)
-        .then(|| serde_json::from_str::<Value>(text).ok())
-        .flatten()
+    let Some(usage) =
+        (text.len() <= MAX_USAGE_BYTES).then(|| serde_json::from_str::<Value>(text).ok()).flatten()
     else {
         return Usage::default();
     };
@@ -149,11 +148,11 @@ mod tests {
     #[test]
     fn every_shape_of_error_is_found() {
         let full = json!({"error": {"code": 429, "message": "no", "status": "RESOURCE_EXHAUSTED",
-            "details": [
-                {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "WHY"},
-                {"violations": [{"quotaId": "PerDay"}, {"quotaMetric": "x"}]},
-                {"violations": "nonsense"}, 7,
-            ]}});
+        "details": [
+            {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "WHY"},
+            {"violations": [{"quotaId": "PerDay"}, {"quotaMetric": "x"}]},
+            {"violations": "nonsense"}, 7,
+        ]}});
         let expected = WireError {
             message: Some("no".into()),
             code: Some(429),
@@ -176,10 +175,7 @@ mod tests {
             WireError::of(&json!({"error": "invalid_grant", "error_description": "m"})),
             Some(word("invalid_grant", "m"))
         );
-        assert_eq!(
-            WireError::of(&json!({"error": "m"})).unwrap().message.as_deref(),
-            Some("m")
-        );
+        assert_eq!(WireError::of(&json!({"error": "m"})).unwrap().message.as_deref(), Some("m"));
         for nothing in [json!({}), json!({"error": null}), json!([]), json!("no"), json!(7)] {
             assert_eq!(WireError::of(&nothing), None);
         }

@@ -1,9 +1,8 @@
 //! Claude on Vertex AI: Anthropic's format, errors in Anthropic's or in Google's shape.
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
-use inferq_common::{job::Route, members::each_member, usage::Usage};
+use inferq_common::{job::Route, members::each_member};
 
 use crate::{
     anthropic::{
@@ -11,8 +10,8 @@ use crate::{
         stream::Reader,
     },
     error::{VendorError, invalid},
-    framing::{Frame, Framing},
-    gemini::classify,
+    framing::Framing,
+    gemini::compat,
     json,
     remote::{Follow, Mode, Parsed},
 };
@@ -68,54 +67,8 @@ pub(super) fn follow(
     headers: &HeaderMap,
     advice: &'static str,
 ) -> Option<(Framing, Box<dyn Follow>)> {
-    let reader = Claude { reader: Reader::new(), advice };
     json::may_be_events(headers)
-        .then(|| (Framing::Events, Box::new(reader) as Box<dyn Follow>))
-}
-
-/// Reads Anthropic's events, and Google's error where one stands between them.
-#[derive(Debug)]
-struct Claude {
-    reader: Reader,
-    advice: &'static str,
-}
-
-impl Follow for Claude {
-    fn take(&mut self, frame: Frame, now: DateTime<Utc>) -> Result<Option<Bytes>, VendorError> {
-        if is_googles_error(&frame.data) {
-            let document = serde_json::from_slice(&frame.data).unwrap_or_default();
-            let error = classify::in_stream(&document, self.advice, now);
-            return Err(VendorError { usage: self.usage(), ..error });
-        }
-        self.reader.take(frame, now)
-    }
-
-    fn is_over(&self) -> bool {
-        self.reader.is_over()
-    }
-
-    fn end(&mut self) -> Result<(), VendorError> {
-        self.reader.end()
-    }
-
-    fn usage(&self) -> Usage {
-        self.reader.usage()
-    }
-
-    fn request_id(&self) -> Option<String> {
-        self.reader.request_id()
-    }
-}
-
-/// All of Anthropic's events have a type, their error too.
-fn is_googles_error(event: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(event) else { return false };
-    let (mut has_type, mut has_error) = (false, text.trim_ascii_start().starts_with(r#"[{"error""#));
-    let _ = each_member(text, |member| {
-        has_type |= member.key == "type";
-        has_error |= member.key == "error" && !member.is_null();
-    });
-    has_error && !has_type
+        .then(|| (Framing::Events, compat::guarded(Box::new(Reader::new()), advice)))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use http::{
     header::{ACCEPT, CONTENT_TYPE},
 };
 use inferq_common::{
-    clock::Clock, config::VendorConfig, job::Route, vendor::Vendor,
+    clock::Clock, config::VendorConfig, error::ErrorClass, job::Route, vendor::Vendor,
 };
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
@@ -31,7 +31,10 @@ use crate::{
     error::{VendorError, invalid},
     framing::Framing,
     gemini::{self, classify, compat, convert, path, wire::WireError},
-    remote::{Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, http::Clients},
+    openai,
+    remote::{
+        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, http::Clients,
+    },
 };
 
 const VERSION: &str = "v1";
@@ -162,7 +165,7 @@ impl Dialect for VertexAi {
     }
 
     fn request(&self, call: &Call, route: Route, mode: Mode) -> Result<Request, VendorError> {
-        path::check_name(call)?;
+        path::check_name(&call.model)?;
         let target = Target::of(&call.model)?;
         let (url, body) = self.body(call, &target, route, mode)?;
         let mut headers = self.headers.clone();
@@ -180,8 +183,8 @@ impl Dialect for VertexAi {
     ) -> Result<Parsed, VendorError> {
         match route {
             Route::Messages => claude::parse(route, headers, body, now),
-            Route::RawPredict => raw::parse(headers, body, now),
-            Route::ChatCompletions => compat::parse(route, headers, body, now),
+            Route::RawPredict => raw::parse(headers, body, self.advice, now),
+            Route::ChatCompletions => compat::parse(route, headers, body, self.advice, now),
             _ => convert::parse(route, headers, body, self.advice, now),
         }
     }
@@ -190,7 +193,7 @@ impl Dialect for VertexAi {
         match route {
             Route::Messages => claude::follow(headers, self.advice),
             Route::RawPredict => raw::follow(headers, self.advice),
-            Route::ChatCompletions => compat::follow(route, headers),
+            Route::ChatCompletions => compat::follow(route, headers, self.advice),
             _ => gemini::follow(headers, self.advice),
         }
     }
@@ -204,14 +207,18 @@ impl Dialect for VertexAi {
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
         let document: Value = serde_json::from_str(failure.body).unwrap_or_default();
-        if document.get("type").is_some_and(|kind| kind == "error") {
-            return anthropic::classify::error(failure, now);
-        }
-        if WireError::of(&document).is_none() && document.get("message").is_some() {
+        let mut error = if document.get("type").is_some_and(|kind| kind == "error") {
+            anthropic::classify::error(failure, now)
+        } else if WireError::of(&document).is_none() && document.get("message").is_some() {
             // Mistral's own shape.
-            return crate::openai::failure(failure, now);
+            openai::failure(failure, now)
+        } else {
+            return classify::error(failure, self.advice, now);
+        };
+        if error.class() == ErrorClass::Auth {
+            error.error.message = format!("{}; {}", error.error.message, self.advice);
         }
-        classify::error(failure, self.advice, now)
+        error
     }
 
     fn request_id_headers(&self) -> &'static [&'static str] {

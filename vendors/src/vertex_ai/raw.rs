@@ -70,11 +70,12 @@ pub(super) fn request_body(
 pub(super) fn parse(
     headers: &HeaderMap,
     body: Vec<u8>,
+    advice: &str,
     now: DateTime<Utc>,
 ) -> Result<Parsed, VendorError> {
     match is_claudes(&body) {
         true => claude::parse(Route::Messages, headers, body, now),
-        false => compat::parse(Route::ChatCompletions, headers, body, now),
+        false => compat::parse(Route::ChatCompletions, headers, body, advice, now),
     }
 }
 
@@ -84,7 +85,7 @@ pub(super) fn follow(
     advice: &'static str,
 ) -> Option<(Framing, Box<dyn Follow>)> {
     let (_, claudes) = claude::follow(headers, advice)?;
-    let (framing, openais) = compat::follow(Route::ChatCompletions, headers)?;
+    let (framing, openais) = compat::follow(Route::ChatCompletions, headers, advice)?;
     Some((framing, Box::new(Raw { reader: openais, claudes: Some(claudes) })))
 }
 

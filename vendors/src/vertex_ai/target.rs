@@ -33,7 +33,10 @@ pub(super) struct Target<'a> {
 /// The last parts of a model's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name<'a> {
-    Published { publisher: &'a str, model: &'a str },
+    Published {
+        publisher: &'a str,
+        model: &'a str,
+    },
     /// A model that was deployed to an endpoint.
     Endpoint(&'a str),
     /// A model of the project's own.
@@ -113,8 +116,9 @@ impl<'a> Target<'a> {
     ) -> Result<Url, VendorError> {
         let mut segments = self.parent(place)?;
         match self.name {
-            Name::Published { publisher, model } => segments
-                .extend(["publishers", publisher, "models", &format!("{model}:{method}")].map(Into::into)),
+            Name::Published { publisher, model } => segments.extend(
+                ["publishers", publisher, "models", &format!("{model}:{method}")].map(Into::into),
+            ),
             Name::Endpoint(id) => {
                 segments.extend(["endpoints".to_owned(), format!("{id}:{method}")]);
             }
@@ -172,11 +176,7 @@ impl<'a> Target<'a> {
     }
 }
 
-fn set<'a>(
-    value: Option<&'a String>,
-    key: &str,
-    variable: &str,
-) -> Result<&'a str, VendorError> {
+fn set<'a>(value: Option<&'a String>, key: &str, variable: &str) -> Result<&'a str, VendorError> {
     value.map(String::as_str).ok_or_else(|| {
         let message = format!(
             "vertex_ai is not configured: there is no {key}; set {variable} or \

@@ -13,7 +13,7 @@ use ring::{
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 /// What a token may be used for; what is narrower Vertex AI does not take.
@@ -117,15 +117,13 @@ impl Credentials {
     /// # Errors
     /// What is wrong with it, in a few words that repeat nothing of it.
     pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Kind {
-            r#type: Option<String>,
-        }
-        let Kind { r#type: kind } =
-            serde_json::from_slice(json).map_err(|_| "it is not a JSON object".to_owned())?;
-        let kind = kind.ok_or("it has no member 'type'")?;
-        serde_json::from_slice(json).map_err(|error| match kind.as_str() {
-            "service_account" | "authorized_user" | "external_account"
+        let document: Value = serde_json::from_slice(json).unwrap_or_default();
+        let document = document.as_object().ok_or("it is not a JSON object")?;
+        let kind = document.get("type").and_then(Value::as_str).ok_or("it has no member 'type'")?;
+        serde_json::from_slice(json).map_err(|error| match kind {
+            "service_account"
+            | "authorized_user"
+            | "external_account"
             | "impersonated_service_account" => {
                 // serde's words name members; what they quote is the text of an enum or a URL.
                 let missing = error.to_string();

@@ -1,5 +1,7 @@
 //! Fetches tokens from where they are handed out.
 
+use std::{fmt::Display, path::Path};
+
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use http::{
@@ -10,6 +12,7 @@ use inferq_common::{config::VendorConfig, error::ErrorClass};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::{fs::File, io::AsyncReadExt as _};
 use url::{Url, form_urlencoded};
 
 use super::credentials::{
@@ -27,6 +30,8 @@ use crate::{
 
 /// No answer of a token endpoint is larger.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// No file of credentials is larger.
+const MAX_FILE_BYTES: u16 = u16::MAX;
 /// Assumed where an endpoint does not say how long a token lasts; what Google's last.
 const DEFAULT_LIFETIME_SECS: i64 = 3600;
 /// A longer life is a mistake.
@@ -166,8 +171,10 @@ impl Exchange {
                 let mut headers = HeaderMap::new();
                 for (name, value) in &source.headers {
                     let name: HeaderName = name.parse().map_err(|_| {
-                        refused("credential_source.headers of the Google credentials hold a name \
-                                 that is none")
+                        refused(
+                            "credential_source.headers of the Google credentials hold a name \
+                                 that is none",
+                        )
                     })?;
                     headers.insert(name, sensitive(value)?);
                 }
@@ -262,12 +269,21 @@ impl Exchange {
 /// Reads a small file of credentials.
 ///
 /// # Errors
-/// `Auth`: it cannot be read.
-pub(super) async fn read(path: &std::path::Path) -> Result<Vec<u8>, VendorError> {
-    let read = tokio::fs::read(path).await;
-    read.map_err(|error| {
-        refused(format!("cannot read the Google credentials in {}: {error}", path.display()))
-    })
+/// `Auth`: it cannot be read, or is too large to be one.
+pub(super) async fn read(path: &Path) -> Result<Vec<u8>, VendorError> {
+    let start = async {
+        let mut start = Vec::new();
+        let file = File::open(path).await?;
+        file.take(u64::from(MAX_FILE_BYTES) + 1).read_to_end(&mut start).await.map(|_| start)
+    };
+    let of_no_use = |why: &dyn Display| {
+        refused(format!("cannot read the Google credentials in {}: {why}", path.display()))
+    };
+    match start.await {
+        Ok(start) if start.len() <= usize::from(MAX_FILE_BYTES) => Ok(start),
+        Ok(_) => Err(of_no_use(&format_args!("it is larger than {MAX_FILE_BYTES} bytes"))),
+        Err(error) => Err(of_no_use(&error)),
+    }
 }
 
 fn token(body: &[u8], now: DateTime<Utc>) -> Result<Fetched, VendorError> {

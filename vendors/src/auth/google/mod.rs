@@ -160,7 +160,9 @@ fn service_account(config: &VendorConfig) -> Result<Option<ServiceAccount>, Stri
     let json = config.service_account.as_ref().map(|json| json.expose_secret().trim());
     let Some(json) = json.filter(|json| !json.is_empty()) else { return Ok(None) };
     let account = ServiceAccount::parse(json.as_bytes()).map_err(|why| {
-        format!("service_account: must be the JSON of a Google service account's key file, but {why}")
+        format!(
+            "service_account: must be the JSON of a Google service account's key file, but {why}"
+        )
     })?;
     Ok(Some(account))
 }
