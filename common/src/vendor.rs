@@ -77,8 +77,10 @@ impl Vendor {
     pub const SERVED: &'static [Self] = &[
         Self::OpenAi,
         Self::Cohere,
+        Self::VertexAi,
         Self::Anthropic,
         Self::Azure,
+        Self::Gemini,
         Self::Launch,
         Self::LlmEngine,
         Self::ModelZoo,

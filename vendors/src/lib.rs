@@ -1,6 +1,7 @@
 //! One adapter per model vendor: it translates and classifies, nothing more.
 
 pub mod auth;
+pub mod elements;
 pub mod error;
 pub mod framing;
 pub mod hint;
@@ -14,12 +15,14 @@ pub mod anthropic;
 pub mod azure;
 pub mod cohere;
 pub mod fireworks_ai;
+pub mod gemini;
 pub mod launch;
 pub mod llmengine;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
+pub mod vertex_ai;
 pub mod xai;
 
 use std::time::Duration;

@@ -16,9 +16,9 @@ use inferq_common::{
 use crate::{
     Adapter, Call, Chunks, Reply, anthropic, azure, cohere,
     error::{BuildError, VendorError},
-    fireworks_ai, launch, llmengine, model_zoo, openai,
+    fireworks_ai, gemini, launch, llmengine, model_zoo, openai,
     remote::http::Clients,
-    xai,
+    vertex_ai, xai,
 };
 
 /// One way to make a call: an adapter and the key it uses.
@@ -134,6 +134,8 @@ impl Workshop {
             Vendor::Azure => Arc::new(azure::adapter(config, clients, clock)?),
             Vendor::Xai => Arc::new(xai::adapter(config, clients, clock)?),
             Vendor::FireworksAi => Arc::new(fireworks_ai::adapter(config, clients, clock)?),
+            Vendor::Gemini => Arc::new(gemini::adapter(config, clients, clock)?),
+            Vendor::VertexAi => Arc::new(vertex_ai::adapter(config, clients, clock)?),
             Vendor::ModelZoo if is_entry => Arc::new(model_zoo::entry(config, clients, clock)?),
             Vendor::ModelZoo => Arc::new(model_zoo::adapter(config, clients, clock)?),
             Vendor::Launch => Arc::new(launch::adapter(config, clients, clock)?),

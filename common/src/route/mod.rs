@@ -4,9 +4,11 @@ mod anthropic;
 mod azure;
 mod cohere;
 mod fireworks_ai;
+mod gemini;
 mod launch;
 mod llmengine;
 mod openai;
+pub mod vertex_ai;
 
 use crate::{job::Route, members::NotAnObject, vendor::Vendor};
 
@@ -41,6 +43,8 @@ pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
         Vendor::Azure => azure::ROUTES,
         Vendor::FireworksAi => fireworks_ai::ROUTES,
+        Vendor::Gemini => gemini::ROUTES,
+        Vendor::VertexAi => vertex_ai::ROUTES,
         Vendor::Launch => launch::ROUTES,
         Vendor::LlmEngine => llmengine::ROUTES,
         _ => &[],
@@ -74,6 +78,8 @@ pub fn choose(
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
         Vendor::Azure => azure::route(args, model),
         Vendor::FireworksAi => fireworks_ai::route(args, model),
+        Vendor::Gemini => gemini::route(args),
+        Vendor::VertexAi => vertex_ai::route(args, model),
         Vendor::Launch => Ok(Route::SyncTask),
         Vendor::LlmEngine => llmengine::route(args),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),

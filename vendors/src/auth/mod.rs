@@ -1,6 +1,7 @@
 //! Proves to a vendor who calls.
 
 pub mod entra;
+pub mod google;
 mod missing;
 pub mod token;
 
