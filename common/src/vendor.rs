@@ -76,12 +76,16 @@ impl Vendor {
     /// The vendors this release has an adapter for.
     pub const SERVED: &'static [Self] = &[
         Self::OpenAi,
+        Self::Cohere,
         Self::VertexAi,
         Self::Anthropic,
+        Self::Azure,
         Self::Gemini,
         Self::Launch,
         Self::LlmEngine,
         Self::ModelZoo,
+        Self::Xai,
+        Self::FireworksAi,
     ];
 }
 

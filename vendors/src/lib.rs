@@ -12,6 +12,9 @@ pub mod sse;
 mod registry;
 
 pub mod anthropic;
+pub mod azure;
+pub mod cohere;
+pub mod fireworks_ai;
 pub mod gemini;
 pub mod launch;
 pub mod llmengine;
@@ -20,6 +23,7 @@ pub mod openai;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
 pub mod vertex_ai;
+pub mod xai;
 
 use std::time::Duration;
 

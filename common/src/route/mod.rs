@@ -1,6 +1,9 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
 mod anthropic;
+mod azure;
+mod cohere;
+mod fireworks_ai;
 mod gemini;
 mod launch;
 mod llmengine;
@@ -36,9 +39,12 @@ impl From<NotAnObject> for RouteError {
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
         Vendor::Anthropic => anthropic::ROUTES,
-        Vendor::OpenAi | Vendor::ModelZoo => openai::ROUTES,
         Vendor::Gemini => gemini::ROUTES,
         Vendor::VertexAi => vertex_ai::ROUTES,
+        Vendor::Cohere => cohere::ROUTES,
+        Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
+        Vendor::Azure => azure::ROUTES,
+        Vendor::FireworksAi => fireworks_ai::ROUTES,
         Vendor::Launch => launch::ROUTES,
         Vendor::LlmEngine => llmengine::ROUTES,
         _ => &[],
@@ -68,9 +74,12 @@ pub fn choose(
     }
     match vendor {
         Vendor::Anthropic => anthropic::route(args),
-        Vendor::OpenAi | Vendor::ModelZoo => openai::route(args, model),
         Vendor::Gemini => gemini::route(args),
         Vendor::VertexAi => vertex_ai::route(args, model),
+        Vendor::Cohere => cohere::route(args),
+        Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
+        Vendor::Azure => azure::route(args, model),
+        Vendor::FireworksAi => fireworks_ai::route(args, model),
         Vendor::Launch => Ok(Route::SyncTask),
         Vendor::LlmEngine => llmengine::route(args),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),

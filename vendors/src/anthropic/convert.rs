@@ -5,7 +5,6 @@ use http::HeaderMap;
 use inferq_common::{
     job::Route,
     members::{Member, NotAnObject, each_member},
-    usage::Usage,
 };
 use serde_json::Value;
 

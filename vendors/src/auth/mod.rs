@@ -1,5 +1,6 @@
 //! Proves to a vendor who calls.
 
+pub mod entra;
 pub mod google;
 mod missing;
 pub mod token;
@@ -93,6 +94,11 @@ impl Key {
     /// As [`Self::bearer`].
     pub fn header(name: &'static str, key: Option<&SecretString>) -> Result<Self, String> {
         Self::of(HeaderName::from_static(name), key, str::to_owned)
+    }
+
+    /// Whether there is no key: none was given, or a blank one.
+    pub fn is_none(&self) -> bool {
+        self.header.is_none()
     }
 
     fn of(

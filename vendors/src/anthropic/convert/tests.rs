@@ -1,6 +1,6 @@
 use chrono::DateTime;
 use http::{HeaderValue, header::CONTENT_TYPE};
-use inferq_common::error::ErrorClass;
+use inferq_common::{error::ErrorClass, usage::Usage};
 use proptest::prelude::*;
 
 use super::*;
