@@ -8,9 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use inferq_common::{
-    clock::Clock, config::VendorConfig, error::ErrorClass, usage::Usage,
-};
+use inferq_common::{clock::Clock, config::VendorConfig, error::ErrorClass, usage::Usage};
 
 use self::echo::Echo;
 use crate::{

@@ -46,7 +46,7 @@ async fn authorization(entra: &Entra) -> Result<String, VendorError> {
     Ok(request.headers[AUTHORIZATION].to_str().unwrap().to_owned())
 }
 
-async fn with_secret(server: &MockServer) -> Entra {
+fn with_secret(server: &MockServer) -> Entra {
     entra(&config(|config| {
         config.authority_url = Some(server.uri().parse().unwrap());
         config.client_secret = Some("s3cr&t value".into());
@@ -67,7 +67,7 @@ async fn a_client_secret_is_exchanged_once_for_a_hundred_calls() {
         .expect(1)
         .mount(&server)
         .await;
-    let entra = with_secret(&server).await;
+    let entra = with_secret(&server);
     let all = join_all((0..100).map(|_| authorization(&entra))).await;
     assert!(all.iter().all(|value| value.as_deref() == Ok("Bearer entra-token-1")));
 }
@@ -82,7 +82,7 @@ async fn a_refused_token_is_fetched_once_more() {
             .mount(&server)
             .await;
     }
-    let entra = with_secret(&server).await;
+    let entra = with_secret(&server);
     assert!(entra.is_refreshable());
     assert_eq!(authorization(&entra).await.unwrap(), "Bearer entra-token-1");
     entra.refused().await;
@@ -167,7 +167,7 @@ async fn the_secret_and_the_token_are_never_shown() {
         .respond_with(ResponseTemplate::new(401).set_body_string(body))
         .mount(&server)
         .await;
-    let entra = with_secret(&server).await;
+    let entra = with_secret(&server);
     authorization(&entra).await.unwrap();
     let mut words = "entra-token-1 and s3cr&t value".to_owned();
     entra.redact(&mut words);
