@@ -19,6 +19,7 @@ use crate::{
 /// It looks at brackets, commas and quotes alone: whether an element is good JSON its reader finds
 /// out.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact about what has come")]
 pub struct Decoder {
     /// Bounds `element`.
     max_element_bytes: usize,

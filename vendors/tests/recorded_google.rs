@@ -353,9 +353,10 @@ fn parts(body: &str) -> Vec<String> {
 fn response_id(texts: &[String]) -> Option<String> {
     let last: Value = serde_json::from_str(texts.last()?).expect("recorded JSON");
     let interaction = last.get("interaction").unwrap_or(&last);
-    let id = match interaction["object"] == "interaction" {
-        true => &interaction["id"],
-        false => &last["responseId"],
+    let id = if interaction["object"] == "interaction" {
+        &interaction["id"]
+    } else {
+        &last["responseId"]
     };
     id.as_str().map(str::to_owned)
 }

@@ -39,12 +39,12 @@ impl From<NotAnObject> for RouteError {
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
         Vendor::Anthropic => anthropic::ROUTES,
+        Vendor::Gemini => gemini::ROUTES,
+        Vendor::VertexAi => vertex_ai::ROUTES,
         Vendor::Cohere => cohere::ROUTES,
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
         Vendor::Azure => azure::ROUTES,
         Vendor::FireworksAi => fireworks_ai::ROUTES,
-        Vendor::Gemini => gemini::ROUTES,
-        Vendor::VertexAi => vertex_ai::ROUTES,
         Vendor::Launch => launch::ROUTES,
         Vendor::LlmEngine => llmengine::ROUTES,
         _ => &[],
@@ -74,12 +74,12 @@ pub fn choose(
     }
     match vendor {
         Vendor::Anthropic => anthropic::route(args),
+        Vendor::Gemini => gemini::route(args),
+        Vendor::VertexAi => vertex_ai::route(args, model),
         Vendor::Cohere => cohere::route(args),
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
         Vendor::Azure => azure::route(args, model),
         Vendor::FireworksAi => fireworks_ai::route(args, model),
-        Vendor::Gemini => gemini::route(args),
-        Vendor::VertexAi => vertex_ai::route(args, model),
         Vendor::Launch => Ok(Route::SyncTask),
         Vendor::LlmEngine => llmengine::route(args),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),

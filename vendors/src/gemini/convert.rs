@@ -43,7 +43,7 @@ pub(crate) fn request_body(args: &str, model: &str, route: Route) -> Result<Stri
     let mut body = String::with_capacity(args.len() + 80);
     body.push('{');
     if let Some((key, value)) = &named {
-        body.push_str(&format!("\"{key}\":{value}"));
+        body.extend(["\"", key.as_str(), "\":", value.as_str()]);
     }
     let is_named = |key: &str| named.as_ref().is_some_and(|(name, _)| name == key);
     json::push_members(&mut body, args, |member| {
@@ -106,9 +106,10 @@ pub(crate) fn parse(
     let Ok(found) = Found::of(&text) else {
         let is_error = serde_json::from_str::<serde_json::Value>(&text)
             .is_ok_and(|document| wire::WireError::of(&document).is_some());
-        return Err(match is_error {
-            true => classify::error(failure, advice, now),
-            false => json::no_object(headers, &text),
+        return Err(if is_error {
+            classify::error(failure, advice, now)
+        } else {
+            json::no_object(headers, &text)
         });
     };
     if found.is_error {

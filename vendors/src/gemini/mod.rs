@@ -73,9 +73,10 @@ pub fn adapter(
 pub(crate) fn version(config: &VendorConfig, default: &str) -> Result<String, String> {
     let version = config.api_version.as_deref().map(str::trim).filter(|it| !it.is_empty());
     let version = version.unwrap_or(default);
-    match version.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        true => Ok(version.to_owned()),
-        false => Err("api_version: must be letters and digits, such as v1 or v1beta".to_owned()),
+    if version.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        Ok(version.to_owned())
+    } else {
+        Err("api_version: must be letters and digits, such as v1 or v1beta".to_owned())
     }
 }
 
@@ -118,9 +119,10 @@ impl Authorize for GeminiKey {
 
 /// `models/NAME`, as Google names a model where it is not its place that says so.
 fn resource(model: &str) -> String {
-    match model.starts_with("models/") || model.starts_with("tunedModels/") {
-        true => model.to_owned(),
-        false => format!("models/{model}"),
+    if model.starts_with("models/") || model.starts_with("tunedModels/") {
+        model.to_owned()
+    } else {
+        format!("models/{model}")
     }
 }
 

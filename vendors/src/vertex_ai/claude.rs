@@ -42,11 +42,11 @@ pub(super) fn counted(args: &str, model: &str) -> Result<String, VendorError> {
         .map_err(|error| invalid(format!("args: {error}")))?;
     let body = convert::request_body(args, Model::InBody(model), Mode::Whole)
         .map_err(|error| invalid(format!("args: {error}")))?;
-    match has_version {
-        true => Ok(body),
-        // The model's name is in front, so that a comma belongs between the two.
-        false => Ok(format!(r#"{{"anthropic_version":"{VERSION}",{}"#, &body[1..])),
+    if has_version {
+        return Ok(body);
     }
+    // The model's name is in front, so that a comma belongs between the two.
+    Ok(format!(r#"{{"anthropic_version":"{VERSION}",{}"#, &body[1..]))
 }
 
 /// Reads the body of a 2xx answer.

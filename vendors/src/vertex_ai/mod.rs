@@ -21,7 +21,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use url::Url;
 
-use self::target::{Name, Place, Target, is_location, is_project};
+use self::target::{GLOBAL_HOST, Name, Place, Target, is_location, is_project};
 use crate::{
     Call, anthropic,
     auth::{
@@ -71,8 +71,7 @@ pub fn adapter(
     clock: Arc<dyn Clock>,
 ) -> Result<Remote<VertexAi>, String> {
     // A client is made for TLS or without; which host it will be does not matter.
-    let any_host = Url::parse("https://aiplatform.googleapis.com").expect("a constant address");
-    let http = clients.http(config.base_url.as_ref().unwrap_or(&any_host), config)?;
+    let http = clients.http(&base_url(config, GLOBAL_HOST)?, config)?;
     let key = config.api_key.as_ref().filter(|key| !key.expose_secret().trim().is_empty());
     let express = key.is_some() && config.service_account.is_none();
     let (auth, advice): (Arc<dyn Authorize>, _) = match key.filter(|_| express) {
@@ -94,7 +93,8 @@ pub fn adapter(
 fn google(config: &VendorConfig, clients: &Clients) -> Result<Arc<dyn Authorize>, String> {
     let host = config.base_url.as_ref().map(|url| url.host_str().unwrap_or_default());
     let is_googles = host.is_none_or(|host| host.ends_with(".googleapis.com"));
-    let google = Google::new(config, clients, is_googles.then(Ambient::of_machine))?;
+    let ambient = if is_googles { Ambient::of_machine() } else { None };
+    let google = Google::new(config, clients, ambient)?;
     Ok(if google.has_sources() { Arc::new(google) } else { Arc::new(Key::default()) })
 }
 

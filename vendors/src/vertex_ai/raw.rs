@@ -44,7 +44,7 @@ pub(super) fn request_body(
     body.push('{');
     if let Some(name) = &name {
         let name = serde_json::to_string(name).expect("a text is always valid JSON");
-        body.push_str(&format!(r#""model":{name}"#));
+        body.extend([r#""model":"#, name.as_str()]);
     }
     if mode == Mode::Stream {
         body.push_str(if name.is_some() { r#","stream":true"# } else { r#""stream":true"# });
@@ -73,9 +73,10 @@ pub(super) fn parse(
     advice: &str,
     now: DateTime<Utc>,
 ) -> Result<Parsed, VendorError> {
-    match is_claudes(&body) {
-        true => claude::parse(Route::Messages, headers, body, now),
-        false => compat::parse(Route::ChatCompletions, headers, body, advice, now),
+    if is_claudes(&body) {
+        claude::parse(Route::Messages, headers, body, now)
+    } else {
+        compat::parse(Route::ChatCompletions, headers, body, advice, now)
     }
 }
 

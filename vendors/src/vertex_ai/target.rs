@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Used with an API key, and for what is everywhere.
-const GLOBAL_HOST: &str = "https://aiplatform.googleapis.com";
+pub(super) const GLOBAL_HOST: &str = "https://aiplatform.googleapis.com";
 
 /// The project and location that calls are made in, as far as the settings name them.
 #[derive(Debug, Clone, Default)]
@@ -211,17 +211,19 @@ pub(super) fn is_project(project: &str) -> bool {
 }
 
 fn check_location(location: &str) -> Result<(), VendorError> {
-    match is_location(location) {
-        true => Ok(()),
-        false => Err(invalid(format!("vertex_ai: no location is named like this: {location}"))),
+    if is_location(location) {
+        Ok(())
+    } else {
+        Err(invalid(format!("vertex_ai: no location is named like this: {location}")))
     }
 }
 
 fn check_place(project: &str, location: &str) -> Result<(), VendorError> {
     check_location(location)?;
-    match is_project(project) {
-        true => Ok(()),
-        false => Err(invalid(format!("vertex_ai: no project is named like this: {project}"))),
+    if is_project(project) {
+        Ok(())
+    } else {
+        Err(invalid(format!("vertex_ai: no project is named like this: {project}")))
     }
 }
 

@@ -30,7 +30,7 @@ const BACKDATED: TimeDelta = TimeDelta::seconds(10);
 pub(super) enum Credentials {
     ServiceAccount(ServiceAccount),
     AuthorizedUser(AuthorizedUser),
-    ExternalAccount(ExternalAccount),
+    ExternalAccount(Box<ExternalAccount>),
     ImpersonatedServiceAccount(Impersonated),
 }
 
@@ -128,9 +128,10 @@ impl Credentials {
                 // serde's words name members; what they quote is the text of an enum or a URL.
                 let missing = error.to_string();
                 let missing = missing.split(" at line").next().unwrap_or_default();
-                match missing.starts_with("missing field") {
-                    true => format!("its type is {kind}, but: {missing}"),
-                    false => format!("its type is {kind}, but a member has a value of no use"),
+                if missing.starts_with("missing field") {
+                    format!("its type is {kind}, but: {missing}")
+                } else {
+                    format!("its type is {kind}, but a member has a value of no use")
                 }
             }
             _ => "its type is none of service_account, authorized_user, external_account and \
