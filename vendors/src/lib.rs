@@ -15,6 +15,8 @@ pub mod openai;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -41,6 +43,8 @@ pub struct Call {
     pub args: Json,
     /// Overrides the route that the shape of `args` would choose.
     pub route: Option<Route>,
+    /// When the caller will drop the call; for vendors that want to be told.
+    pub timeout: Duration,
 }
 
 /// What a vendor answered.

@@ -183,6 +183,7 @@ mod tests {
             model: model.to_owned(),
             args: Json::parse("{}").unwrap(),
             route: None,
+            timeout: Duration::from_secs(60),
         }
     }
 

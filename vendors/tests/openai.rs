@@ -40,6 +40,7 @@ fn call(model: &str, args: &str) -> Call {
         model: model.to_owned(),
         args: Json::parse(args).expect("arguments are JSON"),
         route: None,
+        timeout: Duration::from_secs(60),
     }
 }
 

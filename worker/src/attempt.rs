@@ -133,6 +133,7 @@ async fn call(runner: &Runner, claim: &Claim) -> Result<Reply, VendorError> {
         model: job.model.clone(),
         args: claim.args.clone(),
         route: job.route,
+        timeout: job.limits.timeout,
     };
     // The block makes sure that the panic of a call that fails before its first await is caught.
     let answer = AssertUnwindSafe(async { adapter.call(&call).await }).catch_unwind();

@@ -82,6 +82,7 @@ mod tests {
             model: model.to_owned(),
             args,
             route: None,
+            timeout: Duration::from_secs(60),
         }
     }
 

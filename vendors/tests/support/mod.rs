@@ -108,6 +108,7 @@ pub(crate) fn call(args: &str) -> Call {
         model: "gpt-5".to_owned(),
         args: Json::parse(args).expect("arguments are JSON"),
         route: None,
+        timeout: Duration::from_secs(60),
     }
 }
 
