@@ -74,7 +74,7 @@ text_enum! {
 
 impl Vendor {
     /// The vendors this release has an adapter for.
-    pub const SERVED: &'static [Self] = &[Self::OpenAi, Self::ModelZoo];
+    pub const SERVED: &'static [Self] = &[Self::OpenAi, Self::ModelZoo, Self::Bedrock];
 }
 
 /// `vendor/name`: split once, at the first `/`; the name is the vendor's own and passed on as it is.

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod error;
+pub mod eventstream;
 pub mod framing;
 pub mod hint;
 pub mod json;
@@ -10,6 +11,7 @@ pub mod sse;
 
 mod registry;
 
+pub mod bedrock;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]

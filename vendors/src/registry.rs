@@ -14,7 +14,7 @@ use inferq_common::{
 };
 
 use crate::{
-    Adapter, Call, Chunks, Reply,
+    Adapter, Call, Chunks, Reply, bedrock,
     error::{BuildError, VendorError},
     model_zoo, openai,
     remote::http::Clients,
@@ -124,6 +124,7 @@ impl Workshop {
         Ok(match vendor {
             Vendor::OpenAi => Arc::new(openai::adapter(config, clients, clock)?),
             Vendor::ModelZoo => Arc::new(model_zoo::ModelZoo),
+            Vendor::Bedrock => Arc::new(bedrock::adapter(config, clients, clock)?),
             _ => return Err("this release has no adapter for it".to_owned()),
         })
     }

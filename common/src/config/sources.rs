@@ -36,6 +36,7 @@ const CONVENTIONAL: &[(&str, &str)] = &[
     ("AZURE_CLIENT_ID", "vendors.azure.client_id"),
     ("AZURE_CLIENT_SECRET", "vendors.azure.client_secret"),
     ("AWS_BEARER_TOKEN_BEDROCK", "vendors.bedrock.api_key"),
+    ("AWS_DEFAULT_REGION", "vendors.bedrock.region"),
     ("AWS_REGION", "vendors.bedrock.region"),
     ("XAI_API_KEY", "vendors.xai.api_key"),
     ("FIREWORKS_API_KEY", "vendors.fireworks_ai.api_key"),

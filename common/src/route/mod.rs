@@ -1,5 +1,6 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
+pub mod bedrock;
 mod openai;
 
 use crate::{job::Route, members::NotAnObject, vendor::Vendor};
@@ -17,6 +18,8 @@ pub enum RouteError {
     Ambiguous(&'static str),
     #[error("{vendor} has no endpoint '{route}'")]
     NotOfVendor { vendor: Vendor, route: Route },
+    #[error("model cannot be used: {0}")]
+    Model(&'static str),
     #[error("args cannot be used: {0}")]
     Unusable(&'static str),
 }
@@ -31,6 +34,7 @@ impl From<NotAnObject> for RouteError {
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
         Vendor::OpenAi | Vendor::ModelZoo => openai::ROUTES,
+        Vendor::Bedrock => bedrock::ROUTES,
         _ => &[],
     }
 }
@@ -40,7 +44,8 @@ pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
 ///
 /// # Errors
 /// `NotAnObject` for any other JSON value, also where `chosen` is given; `NotOfVendor` for a chosen
-/// endpoint the vendor does not have; `NoMember` or `Ambiguous` where `args` do not tell it.
+/// endpoint the vendor does not have; `NoMember` or `Ambiguous` where `args` do not tell it; `Model`
+/// for a model's name that names an endpoint it should not.
 pub fn choose(
     vendor: Vendor,
     model: &str,
@@ -50,14 +55,17 @@ pub fn choose(
     if let Some(route) = chosen {
         return if !of_vendor(vendor).contains(&route) {
             Err(RouteError::NotOfVendor { vendor, route })
-        } else if args.trim_start().starts_with('{') {
-            Ok(route)
-        } else {
+        } else if !args.trim_start().starts_with('{') {
             Err(RouteError::NotAnObject)
+        } else if vendor == Vendor::Bedrock {
+            bedrock::chosen(model, route)
+        } else {
+            Ok(route)
         };
     }
     match vendor {
         Vendor::OpenAi | Vendor::ModelZoo => openai::route(args, model),
+        Vendor::Bedrock => bedrock::route(args, model),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }

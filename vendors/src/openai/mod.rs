@@ -2,9 +2,9 @@
 //!
 //! Source: <https://platform.openai.com/docs/api-reference>.
 
-mod classify;
-mod convert;
-mod stream;
+pub(crate) mod classify;
+pub(crate) mod convert;
+pub(crate) mod stream;
 mod wire;
 
 use std::sync::Arc;
