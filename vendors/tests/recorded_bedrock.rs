@@ -393,6 +393,7 @@ fn usage(texts: &[String], headers: &BTreeMap<String, String>, route: Route) -> 
     let document = match route {
         Route::CountTokens => return Usage::default(),
         Route::Responses if !last["response"].is_null() => &last["response"]["usage"],
+        Route::Responses => &last["usage"],
         _ if !metrics.is_null() => metrics,
         _ if !last["metadata"].is_null() => &last["metadata"]["usage"],
         _ => &last["usage"],

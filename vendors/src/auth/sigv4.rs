@@ -83,9 +83,8 @@ fn is_signed(name: &HeaderName) -> bool {
     name == CONTENT_TYPE || name.as_str().starts_with("x-amz")
 }
 
-fn cannot_sign(error: impl std::error::Error) -> VendorError {
-    // The error may repeat what it could not use; its kind is enough.
-    let _ = error;
+/// The error itself may repeat what it could not use.
+fn cannot_sign<E>(_: E) -> VendorError {
     let message = "the request cannot be signed with these AWS keys; check that they are whole";
     VendorError::new(ErrorClass::Auth, message)
 }

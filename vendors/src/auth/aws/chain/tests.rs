@@ -2,6 +2,7 @@
 
 use std::{env, fs, path::Path, process::Stdio};
 
+use chrono::SecondsFormat;
 use inferq_common::clock::{Clock as _, SystemClock};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -62,6 +63,11 @@ fn home() -> TempDir {
     TempDir::new().unwrap()
 }
 
+fn in_half_an_hour() -> String {
+    let ends = SystemClock.now() + TimeDelta::minutes(30);
+    ends.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
 /// The instance has no metadata.
 const NO_INSTANCE: (&str, &str) = ("AWS_EC2_METADATA_DISABLED", "true");
 
@@ -110,7 +116,7 @@ async fn a_profile_has_keys_and_a_region() {
 #[tokio::test]
 async fn a_web_identity_is_exchanged_for_keys() {
     let sts = MockServer::start().await;
-    let ends = (SystemClock.now() + TimeDelta::minutes(30)).to_rfc3339();
+    let ends = in_half_an_hour();
     let answer = format!(
         "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
          <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIA1</AccessKeyId>\
@@ -134,7 +140,8 @@ async fn a_web_identity_is_exchanged_for_keys() {
             ("AWS_ENDPOINT_URL_STS", endpoint),
         ]
     };
-    let said = asked(home.path(), &variables(&sts.uri())).await;
+    let endpoint = sts.uri();
+    let said = asked(home.path(), &variables(&endpoint)).await;
     assert!(said.ends_with(r#"FOUND "ASIA1\ns1\nt1" 29"#), "{said}");
     let said = asked(home.path(), &variables("http://127.0.0.1:1")).await;
     assert!(said.contains("ERROR transient AWS keys could not be fetched: "), "{said}");
@@ -167,7 +174,7 @@ async fn a_role_that_cannot_be_taken_on_is_told() {
 }
 
 fn keys_of_a_place() -> ResponseTemplate {
-    let ends = (SystemClock.now() + TimeDelta::minutes(30)).to_rfc3339();
+    let ends = in_half_an_hour();
     ResponseTemplate::new(200).set_body_json(json!({
         "Code": "Success", "AccessKeyId": "ASIA2", "SecretAccessKey": "s2", "Token": "t2",
         "Expiration": ends,
