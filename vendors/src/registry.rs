@@ -9,15 +9,16 @@ use std::{
 use async_trait::async_trait;
 use inferq_common::{
     clock::{Clock, SystemClock},
-    config::{Config, VendorConfig},
+    config::{Config, ModelOverrides, VendorConfig},
     vendor::Vendor,
 };
 
 use crate::{
-    Adapter, Call, Chunks, Reply, bedrock,
+    Adapter, Call, Chunks, Reply, anthropic, azure, bedrock, cohere,
     error::{BuildError, VendorError},
-    model_zoo, openai,
+    fireworks_ai, launch, llmengine, model_zoo, openai,
     remote::http::Clients,
+    xai,
 };
 
 /// One way to make a call: an adapter and the key it uses.
@@ -89,8 +90,7 @@ impl Workshop {
     fn entry(&self, vendor: Vendor, config: &VendorConfig) -> Result<Entry, String> {
         let mut models = HashMap::new();
         for (name, own) in &config.models {
-            let upstream = own.upstream_model.as_deref();
-            let candidates = self.candidates(vendor, &config.for_model(name), upstream);
+            let candidates = self.candidates(vendor, &config.for_model(name), Some(own));
             let candidates = candidates.map_err(|reason| format!("models.{name}: {reason}"))?;
             models.insert(name.clone(), candidates);
         }
@@ -102,14 +102,14 @@ impl Workshop {
         &self,
         vendor: Vendor,
         config: &VendorConfig,
-        upstream_model: Option<&str>,
+        model: Option<&ModelOverrides>,
     ) -> Result<Candidates, String> {
         let keys: Vec<_> = config.api_key.iter().chain(&config.api_keys).cloned().collect();
         let one = |number: usize, api_key| {
             let own = VendorConfig { api_key, api_keys: Vec::new(), ..config.clone() };
-            let mut adapter = self.adapter(vendor, &own)?;
-            if let Some(model) = upstream_model {
-                adapter = Arc::new(Renamed { adapter, model: model.to_owned() });
+            let mut adapter = self.adapter(vendor, &own, model.is_some())?;
+            if let Some(model) = model.and_then(|model| model.upstream_model.clone()) {
+                adapter = Arc::new(Renamed { adapter, model });
             }
             Ok(Candidate { credential: format!("key-{number}").into(), adapter })
         };
@@ -119,12 +119,26 @@ impl Workshop {
         keys.into_iter().enumerate().map(|(index, key)| one(index + 1, Some(key))).collect()
     }
 
-    fn adapter(&self, vendor: Vendor, config: &VendorConfig) -> Result<Arc<dyn Adapter>, String> {
+    /// `is_entry`: the settings are those of a single model.
+    fn adapter(
+        &self,
+        vendor: Vendor,
+        config: &VendorConfig,
+        is_entry: bool,
+    ) -> Result<Arc<dyn Adapter>, String> {
         let (clients, clock) = (&self.clients, Arc::clone(&self.clock));
         Ok(match vendor {
+            Vendor::Anthropic => Arc::new(anthropic::adapter(config, clients, clock)?),
+            Vendor::Cohere => Arc::new(cohere::adapter(config, clients, clock)?),
             Vendor::OpenAi => Arc::new(openai::adapter(config, clients, clock)?),
-            Vendor::ModelZoo => Arc::new(model_zoo::ModelZoo),
+            Vendor::Azure => Arc::new(azure::adapter(config, clients, clock)?),
+            Vendor::Xai => Arc::new(xai::adapter(config, clients, clock)?),
+            Vendor::FireworksAi => Arc::new(fireworks_ai::adapter(config, clients, clock)?),
+            Vendor::ModelZoo if is_entry => Arc::new(model_zoo::entry(config, clients, clock)?),
+            Vendor::ModelZoo => Arc::new(model_zoo::adapter(config, clients, clock)?),
             Vendor::Bedrock => Arc::new(bedrock::adapter(config, clients, clock)?),
+            Vendor::Launch => Arc::new(launch::adapter(config, clients, clock)?),
+            Vendor::LlmEngine => Arc::new(llmengine::adapter(config, clients, clock)?),
             _ => return Err("this release has no adapter for it".to_owned()),
         })
     }
@@ -199,5 +213,52 @@ mod tests {
         };
         assert_eq!(names("gpt-5"), ["key-1", "key-2"]);
         assert_eq!(names("special"), ["key-1"]);
+    }
+
+    fn zoo(change: impl FnOnce(&mut VendorConfig)) -> Result<Registry, BuildError> {
+        let mut config = config(|_| {});
+        change(config.vendors.entry(Vendor::ModelZoo).or_default());
+        Registry::new(&config)
+    }
+
+    #[tokio::test]
+    async fn an_entry_of_the_catalogue_calls_its_own_server_by_its_own_name() {
+        let server = wiremock::MockServer::start().await;
+        let answer = wiremock::ResponseTemplate::new(200).set_body_raw("{}", "application/json");
+        wiremock::Mock::given(wiremock::matchers::path("/v1/chat/completions"))
+            .and(wiremock::matchers::body_string(r#"{"model":"meta/llama","messages":[]}"#))
+            .and(wiremock::matchers::header("authorization", "Bearer zoo-key-1"))
+            .respond_with(answer)
+            .mount(&server)
+            .await;
+        let registry = zoo(|zoo| {
+            let entry = zoo.models.entry("llama".to_owned()).or_default();
+            entry.base_url = Some(format!("{}/v1", server.uri()).parse().unwrap());
+            entry.upstream_model = Some("meta/llama".to_owned());
+            entry.api_key = Some("zoo-key-1".into());
+        })
+        .unwrap();
+        let call = |model: &str| Call {
+            job_id: inferq_common::id::JobId::new(SystemClock.now()),
+            attempt: 1,
+            model: model.to_owned(),
+            args: inferq_common::job::Json::parse(r#"{"messages":[]}"#).unwrap(),
+            route: None,
+            timeout: std::time::Duration::from_secs(60),
+        };
+        let of = |model| &registry.candidates(Vendor::ModelZoo, model).unwrap()[0].adapter;
+        let reply = of("llama").call(&call("llama")).await.unwrap();
+        assert_eq!(reply.response.as_str(), "{}");
+        let reply = of("echo").call(&call("echo")).await.unwrap();
+        assert_eq!(reply.response.as_str(), r#"{"messages":[]}"#);
+        let error = of("gpt").call(&call("gpt")).await.unwrap_err().to_string();
+        assert!(error.starts_with("model_zoo has no model 'gpt'; it has: echo, llama"), "{error}");
+    }
+
+    #[test]
+    fn an_entry_of_the_catalogue_must_name_its_server() {
+        let error = zoo(|zoo| _ = zoo.models.entry("llama".to_owned()).or_default()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("vendors.model_zoo: models.llama: base_url: "), "{error}");
     }
 }

@@ -15,7 +15,7 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use crate::Worker;
+use crate::{Worker, gate::Gate};
 
 /// A result the store refused this often, while it can be reached, cannot be stored.
 const MAX_REFUSALS: u32 = 5;
@@ -24,6 +24,8 @@ const MAX_REFUSALS: u32 = 5;
 pub(crate) struct Runner {
     pub(crate) worker: Worker,
     pub(crate) retry: RetryPolicy,
+    /// Holds back what a vendor would refuse.
+    pub(crate) gate: Gate,
     /// Owns the task of each attempt.
     pub(crate) attempts: TaskTracker,
     /// Rung when a job with a callback has ended here.
@@ -41,8 +43,9 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn new(worker: Worker, soft: CancellationToken) -> Self {
         Self {
-            worker,
             retry: RetryPolicy::default(),
+            gate: Gate::new(worker.config.concurrency),
+            worker,
             attempts: TaskTracker::new(),
             callback_due: Arc::default(),
             soft,
@@ -100,7 +103,7 @@ impl Runner {
             Outcome::Succeeded { .. } => (JobStatus::Succeeded, None),
             Outcome::Failed { error, .. } => (JobStatus::Failed, Some(error)),
             // Queued again: the sweep publishes it.
-            Outcome::Retry { .. } | Outcome::HandedBack => return false,
+            Outcome::Retry { .. } | Outcome::HandedBack | Outcome::Deferred { .. } => return false,
         };
         let find = self.worker.store.find_job(claim.job.id, &claim.job.account);
         let Some(Ok(Some((job, result)))) = self.give_up.run_until_cancelled(find).await else {

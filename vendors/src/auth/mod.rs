@@ -1,6 +1,8 @@
 //! Proves to a vendor who calls.
 
 pub mod aws;
+pub mod entra;
+mod missing;
 pub mod sigv4;
 pub mod token;
 
@@ -9,8 +11,10 @@ use std::fmt;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+use inferq_common::error::ErrorClass;
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use self::missing::Missing;
 use crate::{error::VendorError, remote::Request};
 
 /// A shorter key is a placeholder such as `EMPTY`, which self-hosted servers are given.
@@ -69,9 +73,17 @@ pub fn redact(words: &mut String, secret: &SecretString) {
 pub struct Key {
     header: Option<(HeaderName, HeaderValue)>,
     secret: Option<SecretString>,
+    /// What to say where there must be a key and is none.
+    missing: Option<&'static str>,
 }
 
 impl Key {
+    /// Lets no call go out without a key; `missing` says what to set.
+    #[must_use]
+    pub fn required(self, missing: &'static str) -> Self {
+        Self { missing: Some(missing), ..self }
+    }
+
     /// `Authorization: Bearer KEY`.
     ///
     /// # Errors
@@ -102,6 +114,11 @@ impl Key {
         Self::of(HeaderName::from_static(name), key, str::to_owned)
     }
 
+    /// Whether there is no key: none was given, or a blank one.
+    pub fn is_none(&self) -> bool {
+        self.header.is_none()
+    }
+
     fn of(
         name: HeaderName,
         key: Option<&SecretString>,
@@ -112,15 +129,18 @@ impl Key {
         let mut value = HeaderValue::from_str(&spell(key))
             .map_err(|_| "api_key: holds characters that no HTTP header can carry".to_owned())?;
         value.set_sensitive(true);
-        Ok(Self { header: Some((name, value)), secret: Some(SecretString::from(key)) })
+        let secret = Some(SecretString::from(key));
+        Ok(Self { header: Some((name, value)), secret, missing: None })
     }
 }
 
 #[async_trait]
 impl Authorize for Key {
     async fn authorize(&self, request: &mut Request, _: DateTime<Utc>) -> Result<(), VendorError> {
-        if let Some((name, value)) = &self.header {
-            request.headers.insert(name, value.clone());
+        match (&self.header, self.missing) {
+            (Some((name, value)), _) => _ = request.headers.insert(name, value.clone()),
+            (None, Some(missing)) => return Err(VendorError::new(ErrorClass::Auth, missing)),
+            (None, None) => {}
         }
         Ok(())
     }

@@ -14,7 +14,8 @@ use serde_json::Value;
 use crate::{
     auth::sigv4,
     error::{VendorError, class_of_status, excerpt, shorten},
-    hint, openai,
+    hint,
+    openai::{self, OPENAI},
     remote::Failure,
 };
 
@@ -56,7 +57,7 @@ const BAD_KEYS: &[&str] = &[
 pub(super) fn error(failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
     let document: Value = serde_json::from_str(failure.body).unwrap_or_default();
     if document.get("error").is_some() {
-        return told(openai::classify::error(failure, now), failure.headers, now);
+        return told(openai::classify::error(&OPENAI, failure, now), failure.headers, now);
     }
     let wire = Wire::of(&document, failure.headers);
     let text = wire.message.as_deref().unwrap_or(failure.body);

@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::{classify, wire};
 use crate::{
     error::VendorError,
-    json, openai,
+    json,
+    openai::{self, OPENAI},
     remote::{Failure, Mode, Parsed},
 };
 
@@ -37,7 +38,7 @@ pub(super) fn request_body(
     mode: Mode,
 ) -> Result<String, NotAnObject> {
     if wire::is_openai(route) {
-        return openai::convert::request_body(args, id, route, mode);
+        return openai::convert::request_body(&OPENAI, args, id, route, mode);
     }
     let asked = Asked::of(args)?;
     let is_claude = id.contains("anthropic.") || asked.has_version;
@@ -113,7 +114,7 @@ pub(super) fn parse(
     now: DateTime<Utc>,
 ) -> Result<Parsed, VendorError> {
     if wire::is_openai(route) {
-        return openai::convert::parse(route, headers, body, now);
+        return openai::convert::parse(&OPENAI, route, headers, body, now);
     }
     let text = json::text(headers, body)?;
     let found = match Found::of(&text) {
@@ -188,7 +189,7 @@ impl<'a> Found<'a> {
             return by_headers;
         }
         if told.get("prompt_tokens").is_some() {
-            return openai::convert::read_usage(Route::ChatCompletions, self.usage);
+            return openai::wire::usage(Route::ChatCompletions, &told);
         }
         let of_amazon = wire::usage(&told);
         Usage { input_tokens: of_amazon.input_tokens.or(self.input_tokens), ..of_amazon }

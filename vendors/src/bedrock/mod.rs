@@ -23,8 +23,7 @@ use crate::{
     Call,
     error::{VendorError, invalid},
     framing::Framing,
-    json,
-    openai::stream::Reader as OpenAiReader,
+    openai::{self, OPENAI},
     remote::{
         Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, http::Clients,
     },
@@ -87,8 +86,7 @@ impl Dialect for Bedrock {
 
     fn follow(&self, route: Route, headers: &HeaderMap) -> Option<(Framing, Box<dyn Follow>)> {
         if wire::is_openai(route) {
-            return json::may_be_events(headers)
-                .then(|| (Framing::Events, Box::new(OpenAiReader::new(route)) as Box<dyn Follow>));
+            return openai::follow(&OPENAI, route, headers);
         }
         wire::may_be_messages(headers)
             .then(|| (Framing::EventStream, Box::new(Reader::new(route)) as Box<dyn Follow>))

@@ -47,6 +47,24 @@ pub fn push_members(
     Ok(())
 }
 
+/// The same object with only the members that are to be kept, byte for byte.
+///
+/// # Errors
+/// `NotAnObject` for any other JSON.
+pub fn pick_members(
+    object: &str,
+    keep: impl Fn(&Member<'_>) -> bool,
+) -> Result<String, NotAnObject> {
+    let mut picked = String::with_capacity(object.len());
+    push_members(&mut picked, object, keep)?;
+    if picked.starts_with(',') {
+        picked.replace_range(..1, "{");
+    } else {
+        picked.insert(0, '{');
+    }
+    Ok(picked)
+}
+
 /// The text of a body: UTF-8, and of bearable depth if it is JSON.
 ///
 /// # Errors
@@ -137,6 +155,20 @@ pub fn unusable(headers: &HeaderMap, body: &str, why: &str) -> VendorError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_kept_leaves_no_trace() {
+        let keep = |member: &Member<'_>| member.key != "x";
+        for (object, picked) in [
+            (r#"{"x":1}"#, "{}"),
+            ("{ }", "{}"),
+            (r#"{"x":1, "a" : 1.50 ,"x":[]}"#, r#"{ "a" : 1.50 }"#),
+            (r#"{ "a":1,"b":{"x":2}}"#, r#"{ "a":1,"b":{"x":2}}"#),
+        ] {
+            assert_eq!(pick_members(object, keep).unwrap(), picked);
+        }
+        assert!(pick_members("[]", keep).is_err());
+    }
 
     #[test]
     fn brackets_in_texts_do_not_nest() {

@@ -205,14 +205,18 @@ impl<D: Dialect> Remote<D> {
         Self { dialect, http, auth, idle_timeout, clock }
     }
 
-    fn route(&self, call: &Call) -> Result<Route, VendorError> {
+    pub(crate) fn dialect(&self) -> &D {
+        &self.dialect
+    }
+
+    pub(crate) fn route(&self, call: &Call) -> Result<Route, VendorError> {
         route::choose(self.dialect.vendor(), &call.model, call.args.as_str(), call.route)
             .map_err(|error| invalid(error.to_string()))
     }
 
     /// Sends a request and answers once a 2xx head is there. A credential that the vendor refuses
     /// and that can be had anew is replaced once.
-    async fn send(&self, request: Request) -> Result<Answer, VendorError> {
+    pub(crate) async fn send(&self, request: Request) -> Result<Answer, VendorError> {
         let mut spare = self.auth.is_refreshable().then(|| request.clone());
         let mut request = request;
         loop {

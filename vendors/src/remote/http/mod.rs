@@ -4,7 +4,7 @@ mod failure;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -56,7 +56,7 @@ impl Clients {
             proxy: config.proxy.clone(),
             is_plain: is_plain(base_url) && config.proxy.as_ref().is_none_or(is_plain),
         };
-        let mut clients = self.0.lock().expect("nothing panics while building a client");
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let client = match clients.get(&settings) {
             Some(client) => client.clone(),
             None => client(&settings)?,
@@ -131,8 +131,8 @@ impl Http {
     /// `Transient` if no response came; the message names host and port, never the path or query.
     pub async fn send(&self, request: Request) -> Result<Answer, VendorError> {
         let peer: Arc<str> = peer(&request.url).into();
-        let connection = Arc::clone(&self.connections).acquire_owned().await;
-        let connection = connection.expect("the semaphore is never closed");
+        // It is never closed, so that there always is one.
+        let connection = Arc::clone(&self.connections).acquire_owned().await.ok();
         let Request { method, url, headers, body } = request;
         let sent = self.client.request(method, url).headers(headers).body(body).send();
         let sent = match self.first_byte_timeout {
@@ -175,7 +175,7 @@ pub struct Body {
     peer: Arc<str>,
     n_bytes: usize,
     max_bytes: usize,
-    _connection: OwnedSemaphorePermit,
+    _connection: Option<OwnedSemaphorePermit>,
 }
 
 impl Body {
