@@ -38,7 +38,8 @@ pub(super) fn request_body(
     mode: Mode,
 ) -> Result<String, NotAnObject> {
     if wire::is_openai(route) {
-        return openai::convert::request_body(&OPENAI, args, id, route, mode);
+        let asks = openai::wire::has_usage_option(route);
+        return openai::convert::request_body(args, Some(id), mode, asks);
     }
     let asked = Asked::of(args)?;
     let is_claude = id.contains("anthropic.") || asked.has_version;
