@@ -25,7 +25,6 @@ use crate::{
     shutdown::Shutdown,
     store::{Rescued, SharedStore, StoreError, Wakeup},
     telemetry::{field, metric},
-    vendor::Vendor,
 };
 
 /// Loss and due times: with a heartbeat each second and a grace of 3 s, a killed process's jobs are
@@ -228,7 +227,7 @@ impl Sweeper {
             .iter()
             .map(|count| (count.lane, count.queued))
             .collect();
-        for lane in Lane::all().filter(|lane| Vendor::SERVED.contains(&lane.vendor)) {
+        for lane in Lane::all() {
             let queued = queued.get(&lane).copied().unwrap_or(0);
             #[expect(clippy::cast_precision_loss, reason = "a gauge is an f64")]
             gauge!(metric::QUEUE_DEPTH, "lane" => lane.to_string()).set(queued as f64);

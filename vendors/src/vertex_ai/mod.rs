@@ -33,7 +33,8 @@ use crate::{
     gemini::{self, classify, compat, convert, path, wire::WireError},
     openai,
     remote::{
-        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, http::Clients,
+        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
+        http::Clients,
     },
 };
 
