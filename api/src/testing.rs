@@ -288,7 +288,7 @@ fn event(job_id: JobId, attempt: u32, outcome: &Outcome) -> Option<Event> {
         }
         Outcome::Retry { .. } | Outcome::HandedBack => return None,
     };
-    Some(Event::Finished { job_id, status, attempt, result: Some(result) })
+    Some(Event::Finished { job_id, status, attempt, result: Some(result), times: None })
 }
 
 pub(crate) fn succeeded(response: &str) -> Outcome {

@@ -9,11 +9,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use chrono::DateTime;
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Broker, BrokerHealth, Deliveries, Delivery, Event, Inbox, LaneDepth, Message};
+use super::{Broker, BrokerHealth, Deliveries, Delivery, Event, Inbox, LaneDepth, Message, Times};
 use crate::{
     id::{InstanceId, JobId},
     job::{JobResult, JobStatus, Json, Lane, Priority},
@@ -330,6 +331,7 @@ pub async fn an_inbox_receives_what_is_sent_to_it(broker: Arc<impl Broker>) {
             error: None,
             usage: Usage { input_tokens: Some(3), ..Usage::default() },
         }),
+        times: Some(Times { started_at: None, finished_at: DateTime::UNIX_EPOCH }),
     };
     broker.send(instance(1), &cancel).await.unwrap();
     broker.send(instance(2), &finished).await.unwrap();
@@ -362,6 +364,7 @@ pub async fn a_large_event_arrives_byte_for_byte(broker: Arc<impl Broker>) {
             response: Some(Json::parse(text.clone()).unwrap()),
             ..JobResult::default()
         }),
+        times: None,
     };
     let mut inbox = broker.inbox(instance(1)).await.unwrap();
     broker.send(instance(1), &sent).await.unwrap();

@@ -267,7 +267,8 @@ impl Installed {
                     .map_err(|error| error.to_string())?;
             }
         }
-        let mut installed = Self { programs, folder: folder.path().to_owned(), port, settings, run_as };
+        let mut installed =
+            Self { programs, folder: folder.path().to_owned(), port, settings, run_as };
         let pwfile = format!("--pwfile={}", password_file.display());
         let arguments = ["--username=postgres", "--auth=password", "--encoding=UTF8"];
         installed

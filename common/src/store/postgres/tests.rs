@@ -368,10 +368,12 @@ async fn statements_look_rows_up_even_when_planned_on_small_tables() {
 /// All that go by ids, or take a part of what is unfinished.
 const STATEMENTS: &[&str] = &[
     submit::SUBMIT,
+    submit::SUBMIT_UNKEYED,
     submit::REPEATED,
     claims::CLAIM,
     claims::STRAYS,
     finish::FINISH,
+    finish::FINISH_QUIETLY,
     jobs::FIND,
     jobs::REVOKED,
     jobs::LOCK_ONE,
