@@ -212,6 +212,21 @@ mod tests {
         assert_eq!(waiters.len(), 1);
     }
 
+    #[test]
+    fn only_the_latest_jobs_are_remembered() {
+        let waiters = Waiters::new();
+        let jobs: Vec<Job> =
+            (0..=MAX_PLACED).map(|_| inferq_common::store::conformance::plain_job().job).collect();
+        for job in &jobs {
+            waiters.placed(job);
+        }
+        let remembered = |job: &Job| waiters.register_placed(job.id, &job.account).1.is_some();
+        assert!(!remembered(&jobs[0]));
+        assert!(remembered(&jobs[1]) && remembered(&jobs[MAX_PLACED]));
+        waiters.finished(finished(jobs[1].id));
+        assert!(!remembered(&jobs[1]));
+    }
+
     #[tokio::test]
     async fn a_caller_who_leaves_is_forgotten_at_once() {
         let waiters = Waiters::new();

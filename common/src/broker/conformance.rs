@@ -42,6 +42,7 @@ macro_rules! broker_conformance {
             next_can_be_cancelled,
             try_next_takes_only_what_is_at_hand,
             an_inbox_receives_what_is_sent_to_it,
+            events_sent_at_once_arrive_each_in_its_order,
             an_event_to_a_missing_inbox_is_lost,
             a_large_event_arrives_byte_for_byte,
             depth_counts_what_is_ready,
@@ -340,6 +341,25 @@ pub async fn an_inbox_receives_what_is_sent_to_it(broker: Arc<impl Broker>) {
     assert!(timeout(QUIET, one.next()).await.is_err(), "an event that was sent to another");
     broker.send(instance(1), &finished).await.unwrap();
     assert_eq!(event(&mut one).await, finished);
+}
+
+pub async fn events_sent_at_once_arrive_each_in_its_order(broker: Arc<impl Broker>) {
+    let mut inboxes = [instance(1), instance(2)].map(|to| (to, Vec::new()));
+    let cancel = |n: u32| Event::Cancel { job_id: message(u64::from(n)).job_id, attempt: n };
+    let (mut one, mut two) =
+        futures::try_join!(broker.inbox(inboxes[0].0), broker.inbox(inboxes[1].0)).unwrap();
+    let sent = (0..200).map(|n| {
+        let (to, expected) = &mut inboxes[usize::from(n % 3 == 0)];
+        expected.push(cancel(n));
+        let (broker, to) = (&broker, *to);
+        async move { broker.send(to, &cancel(n)).await.unwrap() }
+    });
+    futures::future::join_all(sent.collect::<Vec<_>>()).await;
+    for (inbox, (_, expected)) in [&mut one, &mut two].into_iter().zip(inboxes) {
+        for cancel in expected {
+            assert_eq!(event(inbox).await, cancel);
+        }
+    }
 }
 
 pub async fn an_event_to_a_missing_inbox_is_lost(broker: Arc<impl Broker>) {
