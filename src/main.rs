@@ -46,6 +46,10 @@ enum Command {
     Job(command::job::JobArgs),
     /// Look at registered models
     Model(command::model::ModelArgs),
+    /// See which vendors are set up, and whether their keys work
+    Vendor(command::vendor::VendorArgs),
+    /// Store the credentials that calls of an account are made with
+    Credential(command::credential::CredentialArgs),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +86,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Key(args) => command::key::run(args, config).await,
         Command::Job(args) => command::job::run(args).await,
         Command::Model(args) => command::model::run(args).await,
+        Command::Vendor(args) => command::vendor::run(args, config).await,
+        Command::Credential(args) => command::credential::run(args).await,
     }
 }
 

@@ -8,7 +8,7 @@ use inferq_common::{
     job::{Json, Limits, Route},
     members::each_member,
     model::{Model, ModelStatus},
-    route::openai_route,
+    route::{choose, of_vendor},
     vendor::{ModelName, Vendor},
 };
 use serde_json::{json, value::RawValue};
@@ -94,10 +94,10 @@ pub(crate) fn no_stream_in(args: &Json) -> Result<(), Fault> {
 
 /// Whether the vendor could make anything of the arguments.
 pub(crate) fn args_fit(model: &ModelName, args: &Json, route: Option<Route>) -> Result<(), Fault> {
-    if model.vendor == Vendor::OpenAi {
-        openai_route(args.as_str(), &model.name, route).map_err(Fault::value)?;
+    if model.is_built_in() {
+        return Ok(());
     }
-    Ok(())
+    choose(model.vendor, &model.name, args.as_str(), route).map(drop).map_err(Fault::value)
 }
 
 /// False, or a word for it.
@@ -130,10 +130,12 @@ fn seconds(number: i64) -> Duration {
 pub(crate) fn route(vendor: Vendor) -> impl Fn(&RawValue) -> Result<Route, Fault> {
     move |raw| {
         let route = read::word::<Route>(raw)?;
-        if vendor != Vendor::OpenAi {
-            return Err(Fault::value(format!("vendor '{vendor}' has no routes to choose from")));
+        if of_vendor(vendor).contains(&route) {
+            return Ok(route);
         }
-        Ok(route)
+        let own: Vec<&str> = of_vendor(vendor).iter().map(|route| route.as_str()).collect();
+        let own = own.join(", ");
+        Err(Fault::value(format!("vendor '{vendor}' has no endpoint '{route}'; it has: {own}")))
     }
 }
 

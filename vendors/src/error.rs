@@ -29,6 +29,11 @@ impl VendorError {
     }
 }
 
+/// What cannot be sent to the vendor at all.
+pub fn invalid(message: impl Into<String>) -> VendorError {
+    VendorError::new(ErrorClass::InvalidRequest, message)
+}
+
 /// An adapter cannot be made from its configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("vendors.{vendor}: {reason}")]

@@ -18,10 +18,14 @@ use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, debug, error, info, info_span};
 
-use crate::{runner::Runner, running::Held};
+use crate::{
+    gate::{Pass, Permit, pass},
+    runner::Runner,
+    running::Held,
+};
 
 /// A wait up to this stays in the worker; a longer one frees its place.
-const SHORT_WAIT: TimeDelta = TimeDelta::seconds(2);
+pub(crate) const SHORT_WAIT: TimeDelta = TimeDelta::seconds(2);
 /// Bounds the sending of an event. One that is late is of no use: who waits looks into the store.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -45,9 +49,16 @@ pub(crate) async fn run(runner: &Runner, claim: Claim, trace: Option<&str>) {
 /// Runs one attempt; answers with the next one where it follows at once.
 async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     observe_wait(&claim);
-    let began = Instant::now();
     let held = runner.worker.running.hold(&claim);
-    let end = call_within_limits(runner, &claim, &held).await;
+    let passed = pass(runner, &claim, &held).await;
+    let began = Instant::now();
+    let end = match passed {
+        Pass::Go(permit) => call_with_permit(runner, &claim, &held, permit).await,
+        Pass::Later(run_at) => End::HeldBack(run_at),
+        Pass::Refused(error) => End::Failed(error),
+        Pass::Revoked => End::Revoked,
+        Pass::Interrupted => End::Interrupted,
+    };
     let now = runner.worker.clock.now();
     let Some(mut outcome) = decide(&runner.retry, &claim.job, end, now, &mut rand::rng()) else {
         info!("attempt was stopped: the store has given it another end");
@@ -82,17 +93,38 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
             runner.worker.publisher.publish(wakeup(&claim.job), None);
             None
         }
+        Outcome::Deferred { run_at } => {
+            let vendor = claim.job.vendor.as_str();
+            counter!(metric::GATE_DEFERRED, "vendor" => vendor).increment(1);
+            let delay_ms = (run_at - now).num_milliseconds();
+            debug!(delay_ms, "its model is held back; the job comes back later");
+            None
+        }
     }
 }
 
-/// How a call ended.
+/// How an attempt ended.
 enum End {
     Answered(Reply),
     Failed(VendorError),
+    /// No call was made: the job comes back at this moment.
+    HeldBack(DateTime<Utc>),
     /// The store has given the attempt another end; there is nothing to write.
     Revoked,
     /// The process stops before the vendor has answered.
     Interrupted,
+}
+
+/// Calls the vendor, and tells the gate what came of it.
+async fn call_with_permit(runner: &Runner, claim: &Claim, held: &Held, permit: Permit) -> End {
+    let end = call_within_limits(runner, claim, held).await;
+    let now = runner.worker.clock.now();
+    match &end {
+        End::Answered(_) => permit.done(None, now),
+        End::Failed(error) => permit.done(Some(error), now),
+        End::HeldBack(_) | End::Revoked | End::Interrupted => drop(permit),
+    }
+    end
 }
 
 /// Calls the vendor until it answers, its time is up, or someone stops the attempt. Whichever comes
@@ -123,15 +155,17 @@ async fn call_within_limits(runner: &Runner, claim: &Claim, held: &Held) -> End 
 async fn call(runner: &Runner, claim: &Claim) -> Result<Reply, VendorError> {
     let job = &claim.job;
     let internal = |message: &str| VendorError::new(ErrorClass::Internal, message);
-    let Some(adapter) = runner.worker.registry.get(job.vendor) else {
+    let Some(candidates) = runner.worker.registry.candidates(job.vendor, &job.model) else {
         return Err(internal("the worker has no adapter for this vendor"));
     };
+    let adapter = &candidates[0].adapter;
     let call = Call {
         job_id: job.id,
         attempt: claim.attempt(),
         model: job.model.clone(),
         args: claim.args.clone(),
         route: job.route,
+        timeout: job.limits.timeout,
     };
     // The block makes sure that the panic of a call that fails before its first await is caught.
     let answer = AssertUnwindSafe(async { adapter.call(&call).await }).catch_unwind();
@@ -197,6 +231,7 @@ fn decide(
         }
         End::Revoked => return None,
         End::Interrupted => return Some(Outcome::HandedBack),
+        End::HeldBack(run_at) => return Some(Outcome::Deferred { run_at }),
         End::Failed(failure) => failure,
     };
     let verdict = policy.verdict(job, error.class, retry_after, now, rng);
@@ -282,6 +317,7 @@ fn observe(job: &Job, outcome: &Outcome, took: Duration) {
         Outcome::Succeeded { .. } => "succeeded",
         Outcome::Failed { error, .. } | Outcome::Retry { error, .. } => error.class.as_str(),
         Outcome::HandedBack => ErrorClass::Lost.as_str(),
+        Outcome::Deferred { .. } => return,
     };
     let vendor = job.vendor.as_str();
     histogram!(metric::ATTEMPT_DURATION, "vendor" => vendor, "outcome" => outcome)
@@ -306,7 +342,7 @@ impl Drop for Counted {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use inferq_common::{
         id::{AccountId, JobId},
         job::{Json, Limits, Operation, Priority},
@@ -319,7 +355,7 @@ mod tests {
 
     const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
-    fn a_job(limits: Limits) -> Job {
+    pub(crate) fn a_job(limits: Limits) -> Job {
         Job {
             id: JobId::new(NOW),
             account: "acme".parse::<AccountId>().unwrap(),
@@ -335,6 +371,7 @@ mod tests {
             lost_attempts: 0,
             limits,
             route: None,
+            credential: None,
             stream: false,
             callback_url: None,
             metadata: None,
@@ -436,6 +473,8 @@ mod tests {
         let job = a_job(limits(60, None));
         assert_eq!(decided(&job, End::Revoked), None);
         assert_eq!(decided(&job, End::Interrupted), Some(Outcome::HandedBack));
+        let deferred = Some(Outcome::Deferred { run_at: NOW });
+        assert_eq!(decided(&job, End::HeldBack(NOW)), deferred);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use crate::Worker;
+use crate::{Worker, gate::Gate};
 
 /// A result the store refused this often, while it can be reached, cannot be stored.
 const MAX_REFUSALS: u32 = 5;
@@ -25,6 +25,8 @@ const MAX_REFUSALS: u32 = 5;
 pub(crate) struct Runner {
     pub(crate) worker: Worker,
     pub(crate) retry: RetryPolicy,
+    /// Holds back what a vendor would refuse.
+    pub(crate) gate: Gate,
     /// Owns the task of each attempt.
     pub(crate) attempts: TaskTracker,
     /// Rung when a job with a callback has ended here.
@@ -42,8 +44,9 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn new(worker: Worker, soft: CancellationToken) -> Self {
         Self {
-            worker,
             retry: RetryPolicy::default(),
+            gate: Gate::new(worker.config.concurrency),
+            worker,
             attempts: TaskTracker::new(),
             callback_due: Arc::default(),
             soft,
@@ -101,7 +104,7 @@ impl Runner {
             Outcome::Succeeded { .. } => (JobStatus::Succeeded, None),
             Outcome::Failed { error, .. } => (JobStatus::Failed, Some(error)),
             // Queued again: the sweep publishes it.
-            Outcome::Retry { .. } | Outcome::HandedBack => return None,
+            Outcome::Retry { .. } | Outcome::HandedBack | Outcome::Deferred { .. } => return None,
         };
         let find = self.worker.store.find_job(claim.job.id, &claim.job.account);
         let (job, result) = self.give_up.run_until_cancelled(find).await?.ok()??;

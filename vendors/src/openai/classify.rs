@@ -13,6 +13,7 @@ use super::wire::WireError;
 use crate::{
     error::{VendorError, class_of_status, excerpt, shorten},
     hint,
+    remote::Failure,
 };
 
 /// Money or a quota that comes back next month, whatever the status.
@@ -43,49 +44,39 @@ const OVERLOADED: &[&str] = &[
 /// llama.cpp answers 500 with these to what it will never be able to do.
 const PERMANENT_500_TEXT: &[&str] = &["requires --jinja", "cannot use both", "not support"];
 
-/// What the body of a failure holds.
-pub(crate) struct Failure<'a> {
-    /// `None` for an error inside a 2xx answer or a stream.
-    pub status: Option<u16>,
-    pub headers: &'a HeaderMap,
-    pub body: &'a str,
-}
-
-impl Failure<'_> {
-    /// The error to keep of an answer that is not 2xx, or of a 2xx answer that holds an error.
-    pub(crate) fn into_error(self, now: DateTime<Utc>) -> VendorError {
-        let document: Option<Value> = serde_json::from_str(self.body).ok();
-        let wire = document.as_ref().and_then(WireError::of);
-        let text = wire.as_ref().and_then(|wire| wire.message.as_deref()).unwrap_or(self.body);
-        let message = match self.status {
-            Some(status) => answered(status, text),
-            None => format!("the vendor answered an error: {}", excerpt(text)),
-        };
-        let retry_after = hint::retry_after(self.headers, document.as_ref(), text, now);
-        let should_retry = self.headers.get("x-should-retry").map(http::HeaderValue::as_bytes);
-        let wire = wire.unwrap_or_default();
-        let class = class(self.status, &wire);
-        let (class, message) = match should_retry {
-            Some(b"false") if class.is_transient() => (
-                refused_for_good(class),
-                format!("{message} (the vendor says that another attempt would not help)"),
-            ),
-            Some(b"true") if !class.is_transient() && named(&wire).is_none() => {
-                (ErrorClass::Transient, message)
-            }
-            _ => (class, message),
-        };
-        VendorError {
-            error: JobError {
-                class,
-                message,
-                vendor_status: self.status,
-                vendor_code: wire.words().next().map(|word| shorten(word, 100)),
-                vendor_request_id: None,
-            },
-            retry_after: retry_after.filter(|_| class.is_transient()),
-            usage: Usage::default(),
+/// The error to keep of an answer that is not 2xx, or of a 2xx answer that holds an error.
+pub(crate) fn error(failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
+    let document: Option<Value> = serde_json::from_str(failure.body).ok();
+    let wire = document.as_ref().and_then(WireError::of);
+    let text = wire.as_ref().and_then(|wire| wire.message.as_deref()).unwrap_or(failure.body);
+    let message = match failure.status {
+        Some(status) => answered(status, text),
+        None => format!("the vendor answered an error: {}", excerpt(text)),
+    };
+    let retry_after = hint::retry_after(failure.headers, document.as_ref(), text, now);
+    let should_retry = failure.headers.get("x-should-retry").map(http::HeaderValue::as_bytes);
+    let wire = wire.unwrap_or_default();
+    let class = class(failure.status, &wire);
+    let (class, message) = match should_retry {
+        Some(b"false") if class.is_transient() => (
+            refused_for_good(class),
+            format!("{message} (the vendor says that another attempt would not help)"),
+        ),
+        Some(b"true") if !class.is_transient() && named(&wire).is_none() => {
+            (ErrorClass::Transient, message)
         }
+        _ => (class, message),
+    };
+    VendorError {
+        error: JobError {
+            class,
+            message,
+            vendor_status: failure.status,
+            vendor_code: wire.words().next().map(|word| shorten(word, 100)),
+            vendor_request_id: None,
+        },
+        retry_after: retry_after.filter(|_| class.is_transient()),
+        usage: Usage::default(),
     }
 }
 

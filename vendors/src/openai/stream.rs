@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::{classify, convert::read_usage, wire::WireError};
 use crate::{
     error::{VendorError, shorten},
-    sse::Event,
+    framing::Frame,
+    remote::Follow,
 };
 
 /// Follows one stream.
@@ -35,16 +36,11 @@ impl Reader {
     pub(crate) fn new(route: Route) -> Self {
         Self { route, usage: Usage::default(), state: State::Open }
     }
+}
 
-    /// Takes an event and answers with what to pass on of it.
-    ///
-    /// # Errors
-    /// What an error event means; `Protocol` for what is no JSON object.
-    pub(crate) fn take(
-        &mut self,
-        event: Event,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Bytes>, VendorError> {
+impl Follow for Reader {
+    fn take(&mut self, frame: Frame, now: DateTime<Utc>) -> Result<Option<Bytes>, VendorError> {
+        let event = frame.data;
         if event.trim_ascii() == b"[DONE]" {
             self.state = State::Over;
             return Ok(None);
@@ -65,27 +61,23 @@ impl Reader {
         }
     }
 
-    /// Whether nothing more is to come.
-    pub(crate) fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.state == State::Over
     }
 
-    /// What the answer consumed, as far as the vendor has told.
-    pub(crate) fn usage(&self) -> Usage {
+    fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// The connection ended, or broke.
-    ///
-    /// # Errors
-    /// `Transient` where the answer was not complete by then.
-    pub(crate) fn end(&mut self) -> Result<(), VendorError> {
+    fn end(&mut self) -> Result<(), VendorError> {
         if mem::replace(&mut self.state, State::Over) == State::Open {
             return Err(self.cut());
         }
         Ok(())
     }
+}
 
+impl Reader {
     fn cut(&self) -> VendorError {
         let message = "the vendor's stream ended before the answer was complete";
         VendorError { usage: self.usage, ..VendorError::new(ErrorClass::Transient, message) }

@@ -17,6 +17,8 @@ pub(crate) fn path(route: Route) -> &'static [&'static str] {
         Route::Completions => &["completions"],
         Route::Embeddings => &["embeddings"],
         Route::Responses => &["responses"],
+        // No other is chosen for such a server.
+        _ => &[],
     }
 }
 
@@ -40,7 +42,7 @@ pub(crate) fn usage(route: Route, usage: &Value) -> Usage {
             output_tokens: count("/output_tokens"),
             reasoning_tokens: count("/output_tokens_details/reasoning_tokens"),
         },
-        Route::ChatCompletions | Route::Completions | Route::Embeddings => Usage {
+        _ => Usage {
             input_tokens: count("/prompt_tokens"),
             cached_input_tokens: count("/prompt_tokens_details/cached_tokens"),
             cache_write_tokens: count("/prompt_tokens_details/cache_write_tokens"),

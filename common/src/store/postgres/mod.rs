@@ -18,6 +18,8 @@
 mod accounts;
 mod claims;
 mod connection;
+mod credentials;
+mod defer;
 mod deliveries;
 mod error;
 mod finish;

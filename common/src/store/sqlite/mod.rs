@@ -7,6 +7,8 @@
 //! statements whatever its length.
 
 mod accounts;
+mod credentials;
+mod defer;
 mod deliveries;
 mod ending;
 mod error;

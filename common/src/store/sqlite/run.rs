@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     SqliteStore, commit,
+    defer::defer,
     ending::{AttemptEnd, JobEnd, insert_attempts, insert_results},
     error::in_table,
     jobs::job_columns,
@@ -122,8 +123,12 @@ pub(super) async fn finish(
     if outcomes.is_empty() {
         return Ok(Vec::new());
     }
-    let endings: Vec<(&Claim, Ending)> =
-        outcomes.iter().map(|(claim, outcome)| (claim, Ending::of(outcome))).collect();
+    // Where each ending stands among the outcomes; deferrals, which end nothing, stand between.
+    let (places, endings): (Vec<usize>, Vec<(&Claim, Ending)>) = outcomes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, (claim, outcome))| Some((index, (claim, Ending::of(outcome)?))))
+        .unzip();
     let mut held = vec![false; endings.len()];
     let mut tx = store.write().await?;
     // One statement can end a job once. Where a job stands twice in the batch, its second claim
@@ -136,8 +141,13 @@ pub(super) async fn finish(
         end(&mut tx, &endings, now_ending, &mut held, now).await?;
         round = later;
     }
+    let mut answers = vec![false; outcomes.len()];
+    defer(&mut tx, outcomes, now, &mut answers).await?;
     commit(tx).await?;
-    Ok(held)
+    for (place, held) in places.into_iter().zip(held) {
+        answers[place] = held;
+    }
+    Ok(answers)
 }
 
 /// Ends those of `endings` that `round` names, each of another job, and notes which were held.
@@ -195,6 +205,7 @@ async fn update_held<'a>(
             ending.lost,
             ending.run_at.map(micros),
             micros(ready_at(ending.run_at, now)),
+            claim.job.attempt_started_at.map(micros),
         )
     });
     let ended: Vec<Uuid> = sqlx::query_scalar(END)
@@ -234,11 +245,13 @@ pub(super) const END: &str = "UPDATE jobs
          FROM (
              SELECT unhex(value ->> 0) AS job_id, value ->> 1 AS attempt,
                  unhex(value ->> 2) AS instance_id, value ->> 3 AS status, value ->> 4 AS final,
-                 value ->> 5 AS lost, value ->> 6 AS run_at, value ->> 7 AS ready_at
+                 value ->> 5 AS lost, value ->> 6 AS run_at, value ->> 7 AS ready_at,
+                 value ->> 8 AS attempt_started_at
              FROM jsonb_each(?1)
          ) AS e
          WHERE jobs.job_id = e.job_id AND jobs.status = 'running'
              AND jobs.attempt = e.attempt AND jobs.instance_id = e.instance_id
+             AND jobs.attempt_started_at = e.attempt_started_at
              AND EXISTS (
                  SELECT 1 FROM instances AS i
                  WHERE i.instance_id = e.instance_id AND i.lost_at IS NULL

@@ -10,7 +10,7 @@ fn read(route: Route, events: &[&str]) -> (usize, Result<Usage, VendorError>) {
         if reader.is_over() {
             break;
         }
-        match reader.take(event.to_owned().into(), DateTime::UNIX_EPOCH) {
+        match reader.take(Bytes::from(event.to_owned()).into(), DateTime::UNIX_EPOCH) {
             Ok(Some(data)) => {
                 assert_eq!(data, event);
                 n_passed += 1;

@@ -1,49 +1,29 @@
-//! Which endpoint of an OpenAI-compatible vendor a job goes to.
+//! The endpoints of a server that speaks OpenAI's API.
 
+use super::RouteError;
 use crate::{
     job::Route,
     members::{NotAnObject, each_member},
 };
 
-/// Why no endpoint can be chosen. Says nothing of what the arguments hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RouteError {
-    #[error("args must be a JSON object")]
-    NotAnObject,
-    #[error(
-        "args fit no OpenAI endpoint: chat completions need 'messages', completions 'prompt', \
-         responses 'input' (or 'previous_response_id', 'conversation' or 'instructions'), \
-         embeddings 'input' and an embedding model, 'encoding_format' or 'dimensions'; \
-         inference_configuration.route names the endpoint outright"
-    )]
-    NoMember,
-}
+/// What such a server has.
+pub(super) const ROUTES: &[Route] =
+    &[Route::ChatCompletions, Route::Completions, Route::Embeddings, Route::Responses];
 
-impl From<NotAnObject> for RouteError {
-    fn from(NotAnObject: NotAnObject) -> Self {
-        Self::NotAnObject
-    }
-}
+const NO_MEMBER: RouteError = RouteError::NoMember(
+    "chat completions need 'messages', completions 'prompt', responses 'input' (or \
+     'previous_response_id', 'conversation' or 'instructions'), embeddings 'input' and an embedding \
+     model, 'encoding_format' or 'dimensions'",
+);
 
-/// Chooses the endpoint for `args` from the names of their top-level members; `chosen` decides
-/// where it is given. A member that is `null` counts as absent.
+/// Chooses the endpoint for `args` from the names of their top-level members. A member that is
+/// `null` counts as absent.
 ///
 /// `messages` means chat completions, `prompt` completions (an object under `prompt` is a template
 /// of the Responses API), `input` embeddings or responses. Cost: one pass over the text, no copy.
 ///
-/// # Errors
-/// `NotAnObject` for any other JSON value, also where `chosen` is given; `NoMember` where nothing
-/// in `args` tells the endpoint.
-///
 /// Source: <https://platform.openai.com/docs/api-reference>.
-pub fn openai_route(args: &str, model: &str, chosen: Option<Route>) -> Result<Route, RouteError> {
-    if let Some(route) = chosen {
-        return if args.trim_start().starts_with('{') {
-            Ok(route)
-        } else {
-            Err(RouteError::NotAnObject)
-        };
-    }
+pub(super) fn route(args: &str, model: &str) -> Result<Route, RouteError> {
     let seen = Seen::of(args)?;
     if seen.messages {
         Ok(Route::ChatCompletions)
@@ -54,7 +34,7 @@ pub fn openai_route(args: &str, model: &str, chosen: Option<Route>) -> Result<Ro
     } else if seen.input || seen.responses {
         Ok(Route::Responses)
     } else {
-        Err(RouteError::NoMember)
+        Err(NO_MEMBER)
     }
 }
 
@@ -103,11 +83,6 @@ fn is_embedding_model(model: &str) -> bool {
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn route(args: &str, model: &str) -> Route {
-        openai_route(args, model, None).unwrap()
-    }
-
     #[test]
     fn the_shape_of_the_arguments_chooses_the_endpoint() {
         for (args, model, expected) in [
@@ -126,33 +101,17 @@ mod tests {
             (r#"{"messages":null,"prompt":"a"}"#, "gpt-5", Route::Completions),
             (r#"{"\u006dessages":[]}"#, "gpt-5", Route::ChatCompletions),
         ] {
-            assert_eq!(route(args, model), expected, "{args} for {model}");
+            assert_eq!(route(args, model), Ok(expected), "{args} for {model}");
         }
-    }
-
-    #[test]
-    fn a_chosen_endpoint_wins() {
-        let args = r#"{"messages":[]}"#;
-        assert_eq!(openai_route(args, "gpt-5", Some(Route::Responses)), Ok(Route::Responses));
     }
 
     #[test]
     fn what_fits_nowhere_says_what_is_looked_for() {
         for args in ["{}", r#"{"text":"hi"}"#, r#"{"messages":null}"#, r#"{"dimensions":8}"#] {
-            let error = openai_route(args, "gpt-5", None).unwrap_err();
-            assert_eq!(error, RouteError::NoMember);
+            let error = route(args, "gpt-5").unwrap_err();
+            assert_eq!(error, NO_MEMBER);
             for word in ["'messages'", "'prompt'", "'input'", "inference_configuration.route"] {
                 assert!(error.to_string().contains(word), "{error}");
-            }
-        }
-    }
-
-    #[test]
-    fn arguments_must_be_an_object_however_the_endpoint_is_chosen() {
-        for args in ["[]", "1", "\"messages\"", "null"] {
-            for chosen in [None, Some(Route::Embeddings)] {
-                let error = openai_route(args, "gpt-5", chosen).unwrap_err();
-                assert_eq!(error.to_string(), "args must be a JSON object");
             }
         }
     }

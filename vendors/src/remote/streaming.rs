@@ -1,17 +1,17 @@
-//! Streams an answer: reads the socket, decodes the events, hands on what the reader lets through.
+//! Streams an answer: reads the socket, decodes the frames, hands on what is let through.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use inferq_common::{clock::Clock, error::ErrorClass};
 use tokio::time::timeout;
 
-use super::{Labels, stream::Reader};
+use super::{Follow, Labels, http::Body};
 use crate::{
     Chunk, Chunks,
     error::VendorError,
-    http::Body,
-    sse::{Decoder, Event},
+    framing::{Decode, Frame},
 };
 
 /// After the terminator the connection is read to its end for this long, so that it can be used
@@ -20,18 +20,18 @@ const DRAIN: Duration = Duration::from_millis(250);
 
 /// A stream under way.
 pub(super) struct Streaming {
-    pub source: Source,
-    pub decoder: Decoder,
-    pub events: VecDeque<Event>,
-    pub reader: Reader,
+    source: Source,
+    decoder: Box<dyn Decode>,
+    frames: VecDeque<Frame>,
+    follow: Box<dyn Follow>,
     /// The longest silence.
-    pub idle_timeout: Duration,
-    pub labels: Labels,
-    pub clock: Arc<dyn Clock>,
+    idle_timeout: Duration,
+    labels: Labels,
+    clock: Arc<dyn Clock>,
 }
 
-/// Where further events come from.
-pub(super) enum Source {
+/// Where further frames come from.
+enum Source {
     Body(Body),
     /// The body has ended; what is queued is the rest.
     Ended,
@@ -42,6 +42,18 @@ pub(super) enum Source {
 }
 
 impl Streaming {
+    pub(super) fn new(
+        body: Body,
+        decoder: Box<dyn Decode>,
+        follow: Box<dyn Follow>,
+        idle_timeout: Duration,
+        labels: Labels,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (source, frames) = (Source::Body(body), VecDeque::new());
+        Self { source, decoder, frames, follow, idle_timeout, labels, clock }
+    }
+
     pub(super) fn chunks(self) -> Chunks {
         let steps = |mut streaming: Self| async move {
             let item = streaming.next().await?;
@@ -52,11 +64,11 @@ impl Streaming {
 
     async fn next(&mut self) -> Option<Result<Chunk, VendorError>> {
         loop {
-            if self.reader.is_over() {
+            if self.follow.is_over() {
                 return self.finish().await;
             }
-            if let Some(event) = self.events.pop_front() {
-                match self.take(event) {
+            if let Some(frame) = self.frames.pop_front() {
+                match self.take(frame) {
                     Ok(Some(data)) => return Some(Ok(Chunk::Data(data))),
                     Ok(None) => {}
                     Err(error) => return Some(Err(self.fail(error))),
@@ -69,13 +81,13 @@ impl Streaming {
         }
     }
 
-    fn take(&mut self, event: Event) -> Result<Option<Event>, VendorError> {
-        let is_last = self.events.is_empty() && matches!(self.source, Source::Ended);
-        let taken = self.reader.take(event, self.clock.now());
+    fn take(&mut self, frame: Frame) -> Result<Option<Bytes>, VendorError> {
+        let is_last = self.frames.is_empty() && matches!(self.source, Source::Ended);
+        let taken = self.follow.take(frame, self.clock.now());
         match taken {
-            // Half an event, where the connection ended, is no strange event.
+            // Half a frame, where the connection ended, is no strange frame.
             Err(error) if is_last && error.class() == ErrorClass::Protocol => {
-                self.reader.end().map(|()| None)
+                self.follow.end().map(|()| None)
             }
             taken => taken,
         }
@@ -85,24 +97,23 @@ impl Streaming {
     async fn read(&mut self) -> Result<(), VendorError> {
         let body = match &mut self.source {
             Source::Body(body) => body,
-            Source::Ended => return self.reader.end(),
+            Source::Ended => return self.follow.end(),
             Source::Broken(error) => {
                 let error = error.clone();
                 // A complete answer stays one, however the connection ended.
-                return self.reader.end().map_err(|_| error);
+                return self.follow.end().map_err(|_| error);
             }
             Source::Done => return Ok(()),
         };
         match timeout(self.idle_timeout, body.next()).await {
             Ok(Ok(Some(bytes))) => {
-                if let Err(error) = self.decoder.push(&bytes, &mut self.events) {
-                    let class = ErrorClass::ResponseTooLarge;
-                    self.source = Source::Broken(VendorError::new(class, error.to_string()));
+                if let Err(error) = self.decoder.push(&bytes, &mut self.frames) {
+                    self.source = Source::Broken(error);
                 }
             }
             Ok(Ok(None)) => {
-                self.events.extend(self.decoder.finish());
-                self.source = Source::Ended;
+                let finished = self.decoder.finish(&mut self.frames);
+                self.source = finished.map_or_else(Source::Broken, |()| Source::Ended);
             }
             Ok(Err(error)) => self.source = Source::Broken(error),
             Err(_) => {
@@ -116,12 +127,12 @@ impl Streaming {
 
     fn fail(&mut self, error: VendorError) -> VendorError {
         self.source = Source::Done;
-        let usage = self.reader.usage();
+        let usage = self.follow.usage();
         self.labels.add_to(VendorError { usage, ..error })
     }
 
     async fn finish(&mut self) -> Option<Result<Chunk, VendorError>> {
-        self.events.clear();
+        self.frames.clear();
         match std::mem::replace(&mut self.source, Source::Done) {
             Source::Done => None,
             source => {
@@ -129,8 +140,12 @@ impl Streaming {
                     drain(body).await;
                 }
                 Some(Ok(Chunk::End {
-                    usage: self.reader.usage(),
-                    vendor_request_id: self.labels.request_id.clone(),
+                    usage: self.follow.usage(),
+                    vendor_request_id: self
+                        .labels
+                        .request_id
+                        .clone()
+                        .or_else(|| self.follow.request_id()),
                 }))
             }
         }
