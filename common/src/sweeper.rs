@@ -203,7 +203,7 @@ impl Sweeper {
         }
         let tell = jobs.iter().filter_map(|job| {
             let (job_id, status, attempt) = (job.id, job.status, job.attempt);
-            let event = Event::Finished { job_id, status, attempt, result: None };
+            let event = Event::Finished { job_id, status, attempt, result: None, times: None };
             Some(self.send(job.reply_to?, event))
         });
         // All at once and no longer than this: the broker may be away, and the jobs are in the store.

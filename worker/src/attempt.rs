@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt as _;
 use inferq_common::{
-    broker::{Event, MAX_INLINE_RESULT_BYTES},
+    broker::{Event, MAX_INLINE_RESULT_BYTES, Times},
     error::ErrorClass,
     job::{Job, JobResult, JobStatus, Outcome},
     retry::{RetryPolicy, Verdict},
@@ -64,19 +64,19 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     observe(&claim.job, &outcome, began.elapsed());
     let recorded = runner.finish(&claim, &mut outcome).await;
     drop(held);
-    if !recorded {
+    let Some(finished_at) = recorded else {
         info!("attempt's outcome was not taken: the claim no longer held or the process stops");
         return None;
-    }
+    };
     match outcome {
         Outcome::Succeeded { response, usage, .. } => {
             let result = JobResult { response: Some(response), error: None, usage };
-            ended(runner, &claim.job, JobStatus::Succeeded, result).await;
+            ended(runner, &claim.job, JobStatus::Succeeded, result, finished_at).await;
             None
         }
         Outcome::Failed { error, usage } => {
             let result = JobResult { response: None, error: Some(error), usage };
-            ended(runner, &claim.job, JobStatus::Failed, result).await;
+            ended(runner, &claim.job, JobStatus::Failed, result, finished_at).await;
             None
         }
         Outcome::Retry { error, run_at, .. } => {
@@ -311,9 +311,15 @@ async fn claim_again(runner: &Runner, job: &Job, run_at: DateTime<Utc>) -> Optio
 }
 
 /// Tells all who want to know that a job has ended.
-async fn ended(runner: &Runner, job: &Job, status: JobStatus, result: JobResult) {
+async fn ended(
+    runner: &Runner,
+    job: &Job,
+    status: JobStatus,
+    result: JobResult,
+    finished_at: DateTime<Utc>,
+) {
     let vendor = job.vendor.as_str();
-    let took = (runner.worker.clock.now() - job.created_at).to_std().unwrap_or_default();
+    let took = (finished_at - job.created_at).to_std().unwrap_or_default();
     counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str()).increment(1);
     histogram!(metric::JOB_DURATION, "vendor" => vendor, "status" => status.as_str())
         .record(took.as_secs_f64());
@@ -328,6 +334,7 @@ async fn ended(runner: &Runner, job: &Job, status: JobStatus, result: JobResult)
         status,
         attempt: job.attempt,
         result: Some(result).filter(fits_in_line),
+        times: Some(Times { started_at: job.started_at, finished_at }),
     };
     match timeout(SEND_TIMEOUT, runner.worker.broker.send(waits_at, &event)).await {
         Ok(Ok(())) => {}
