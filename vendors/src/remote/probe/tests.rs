@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::LazyLock};
 
 use ::http::{HeaderName, HeaderValue, header::CONTENT_TYPE};
+use bytes::Bytes;
 use inferq_common::{clock::ManualClock, error::ErrorClass, route, usage::Usage};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
@@ -136,7 +137,7 @@ fn mutated(documents: Vec<Value>) -> impl Strategy<Value = Value> {
             for (at, odd) in changes {
                 let mut paths = Vec::new();
                 places(&document, "", &mut paths);
-                *document.pointer_mut(at.get(&paths)).unwrap() = odd;
+                *document.pointer_mut(&paths[at.index(paths.len())]).unwrap() = odd;
             }
             document
         },
