@@ -29,6 +29,7 @@ const CONVENTIONAL: &[(&str, &str)] = &[
     ("GEMINI_API_KEY", "vendors.gemini.api_key"),
     ("GOOGLE_CLOUD_PROJECT", "vendors.vertex_ai.project"),
     ("GOOGLE_CLOUD_LOCATION", "vendors.vertex_ai.location"),
+    ("GOOGLE_APPLICATION_CREDENTIALS", "vendors.vertex_ai.credentials_file"),
     ("AZURE_OPENAI_API_KEY", "vendors.azure.api_key"),
     ("AZURE_OPENAI_ENDPOINT", "vendors.azure.base_url"),
     ("OPENAI_API_VERSION", "vendors.azure.api_version"),

@@ -5,9 +5,11 @@ mod azure;
 pub mod bedrock;
 mod cohere;
 mod fireworks_ai;
+mod gemini;
 mod launch;
 mod llmengine;
 mod openai;
+pub mod vertex_ai;
 
 use crate::{job::Route, members::NotAnObject, vendor::Vendor};
 
@@ -36,10 +38,12 @@ impl From<NotAnObject> for RouteError {
     }
 }
 
-/// The endpoints a vendor has. Empty for one whose models take any JSON and have a single endpoint.
+/// The endpoints a vendor has.
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
         Vendor::Anthropic => anthropic::ROUTES,
+        Vendor::Gemini => gemini::ROUTES,
+        Vendor::VertexAi => vertex_ai::ROUTES,
         Vendor::Cohere => cohere::ROUTES,
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
         Vendor::Azure => azure::ROUTES,
@@ -47,7 +51,6 @@ pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
         Vendor::FireworksAi => fireworks_ai::ROUTES,
         Vendor::Launch => launch::ROUTES,
         Vendor::LlmEngine => llmengine::ROUTES,
-        _ => &[],
     }
 }
 
@@ -77,6 +80,8 @@ pub fn choose(
     }
     match vendor {
         Vendor::Anthropic => anthropic::route(args),
+        Vendor::Gemini => gemini::route(args),
+        Vendor::VertexAi => vertex_ai::route(args, model),
         Vendor::Cohere => cohere::route(args),
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
         Vendor::Azure => azure::route(args, model),
@@ -84,7 +89,6 @@ pub fn choose(
         Vendor::FireworksAi => fireworks_ai::route(args, model),
         Vendor::Launch => Ok(Route::SyncTask),
         Vendor::LlmEngine => llmengine::route(args),
-        _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }
 

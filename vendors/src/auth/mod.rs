@@ -2,6 +2,7 @@
 
 pub mod aws;
 pub mod entra;
+pub mod google;
 mod missing;
 pub mod sigv4;
 pub mod token;
