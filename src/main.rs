@@ -48,6 +48,8 @@ enum Command {
     Model(command::model::ModelArgs),
     /// See which vendors are set up, and whether their keys work
     Vendor(command::vendor::VendorArgs),
+    /// Store the credentials that calls of an account are made with
+    Credential(command::credential::CredentialArgs),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +77,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Job(args) => command::job::run(args).await,
         Command::Model(args) => command::model::run(args).await,
         Command::Vendor(args) => command::vendor::run(args, config).await,
+        Command::Credential(args) => command::credential::run(args).await,
     }
 }
 

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method};
 use inferq_common::{
+    credential::CredentialName,
     id::{AccountId, InstanceId, JobId, ModelId},
     job::{IdempotencyKey, Job, JobStatus, Json, Limits, NewJob, Operation, Priority, Route},
     store::{Submitted, Wakeup},
@@ -30,6 +31,8 @@ pub struct Order {
     pub args: Json,
     pub limits: Limits,
     pub route: Option<Route>,
+    /// What the registered model names.
+    pub credential: Option<CredentialName>,
     pub priority: Priority,
     pub callback_url: Option<String>,
     pub metadata: Option<Json>,
@@ -98,6 +101,7 @@ fn new_job(state: &AppState, order: Order, reply_to: Option<InstanceId>) -> NewJ
         lost_attempts: 0,
         limits: order.limits,
         route: order.route,
+        credential: order.credential,
         stream: false,
         callback_url: order.callback_url,
         metadata: order.metadata,

@@ -10,6 +10,7 @@ use inferq_common::{
     callback::generate_secret,
     clock::{Clock as _, SystemClock},
     config::{ApiConfig, DatabaseConfig},
+    credential::{MasterKey, MasterKeys},
     egress::Guard,
     error::{ErrorClass, JobError},
     id::{AccountId, ApiKeyId, InstanceId, JobId, ModelServerId},
@@ -102,6 +103,14 @@ impl TestApi {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut ApiConfig)) -> Self {
+        let key = MasterKey::parse(&SecretString::from("07".repeat(32))).unwrap();
+        Self::with_keys(MasterKeys::new(Some(key), Vec::new()), change).await
+    }
+
+    pub(crate) async fn with_keys(
+        master_keys: MasterKeys,
+        change: impl FnOnce(&mut ApiConfig),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store: SharedStore = open(&dir);
         store.migrate().await.unwrap();
@@ -129,6 +138,7 @@ impl TestApi {
             waiters: Waiters::new(),
             config,
             guard: Guard::new(Vec::new()),
+            master_keys: Arc::new(master_keys),
             clock,
             metrics: PrometheusBuilder::new().build_recorder().handle(),
         };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
+    credential::CredentialName,
     error::JobError,
     id::{AccountId, InstanceId, JobId, ModelId},
     usage::Usage,
@@ -170,6 +171,8 @@ pub struct Job {
     pub limits: Limits,
     /// Overrides the route that the shape of `args` would choose.
     pub route: Option<Route>,
+    /// The account's credential that the registered model names; `None`: the account's default.
+    pub credential: Option<CredentialName>,
     /// Whether the client asked for a stream.
     pub stream: bool,
     pub callback_url: Option<String>,

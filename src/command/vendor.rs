@@ -107,6 +107,8 @@ fn credentials(config: &VendorConfig) -> Vec<String> {
         (config.profile.is_some(), "AWS profile"),
         (config.service_account.is_some(), "service account"),
         (config.client_secret.is_some(), "Entra client"),
+        (config.federated_token_file.is_some(), "Entra workload"),
+        (config.managed_identity == Some(true), "managed identity"),
     ];
     let named = named.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.to_owned());
     let found: Vec<String> = keys.into_iter().chain(named).collect();

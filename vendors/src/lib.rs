@@ -10,12 +10,17 @@ pub mod sse;
 
 mod registry;
 
+pub mod anthropic;
+pub mod azure;
+pub mod cohere;
+pub mod fireworks_ai;
 pub mod launch;
 pub mod llmengine;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
+pub mod xai;
 
 use std::time::Duration;
 

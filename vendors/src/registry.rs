@@ -14,10 +14,11 @@ use inferq_common::{
 };
 
 use crate::{
-    Adapter, Call, Chunks, Reply,
+    Adapter, Call, Chunks, Reply, anthropic, azure, cohere,
     error::{BuildError, VendorError},
-    launch, llmengine, model_zoo, openai,
+    fireworks_ai, launch, llmengine, model_zoo, openai,
     remote::http::Clients,
+    xai,
 };
 
 /// One way to make a call: an adapter and the key it uses.
@@ -127,7 +128,12 @@ impl Workshop {
     ) -> Result<Arc<dyn Adapter>, String> {
         let (clients, clock) = (&self.clients, Arc::clone(&self.clock));
         Ok(match vendor {
+            Vendor::Anthropic => Arc::new(anthropic::adapter(config, clients, clock)?),
+            Vendor::Cohere => Arc::new(cohere::adapter(config, clients, clock)?),
             Vendor::OpenAi => Arc::new(openai::adapter(config, clients, clock)?),
+            Vendor::Azure => Arc::new(azure::adapter(config, clients, clock)?),
+            Vendor::Xai => Arc::new(xai::adapter(config, clients, clock)?),
+            Vendor::FireworksAi => Arc::new(fireworks_ai::adapter(config, clients, clock)?),
             Vendor::ModelZoo if is_entry => Arc::new(model_zoo::entry(config, clients, clock)?),
             Vendor::ModelZoo => Arc::new(model_zoo::adapter(config, clients, clock)?),
             Vendor::Launch => Arc::new(launch::adapter(config, clients, clock)?),

@@ -364,6 +364,7 @@ pub(crate) mod tests {
             lost_attempts: 0,
             limits,
             route: None,
+            credential: None,
             stream: false,
             callback_url: None,
             metadata: None,

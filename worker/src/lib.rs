@@ -5,6 +5,7 @@ mod attempt;
 pub mod callback;
 mod claims;
 mod consumer;
+mod credential;
 mod gate;
 mod runner;
 mod running;
@@ -16,6 +17,7 @@ use inferq_common::{
     broker::SharedBroker,
     clock::Clock,
     config::{CallbacksConfig, WorkerConfig},
+    credential_source::CredentialSource,
     egress::Guard,
     instance::CurrentInstance,
     publisher::Publisher,
@@ -48,6 +50,8 @@ pub struct Worker {
     /// Its attempts; the inbox's cancels go to [`Running::cancel`].
     pub running: Running,
     pub registry: Registry,
+    /// Of the accounts whose jobs it runs.
+    pub credentials: CredentialSource,
     pub config: WorkerConfig,
     pub callbacks: CallbacksConfig,
     /// How clients reach the api, for links in callbacks.

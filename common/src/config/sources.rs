@@ -35,10 +35,13 @@ const CONVENTIONAL: &[(&str, &str)] = &[
     ("AZURE_TENANT_ID", "vendors.azure.tenant_id"),
     ("AZURE_CLIENT_ID", "vendors.azure.client_id"),
     ("AZURE_CLIENT_SECRET", "vendors.azure.client_secret"),
+    ("AZURE_FEDERATED_TOKEN_FILE", "vendors.azure.federated_token_file"),
+    ("AZURE_AUTHORITY_HOST", "vendors.azure.authority_url"),
     ("AWS_BEARER_TOKEN_BEDROCK", "vendors.bedrock.api_key"),
     ("AWS_REGION", "vendors.bedrock.region"),
     ("XAI_API_KEY", "vendors.xai.api_key"),
     ("FIREWORKS_API_KEY", "vendors.fireworks_ai.api_key"),
+    ("FIREWORKS_BASE_URL", "vendors.fireworks_ai.base_url"),
     ("LAUNCH_API_KEY", "vendors.launch.api_key"),
     ("LLM_ENGINE_BASE_PATH", "vendors.llmengine.base_url"),
 ];

@@ -43,9 +43,16 @@ pub struct VendorConfig {
     pub client_id: Option<String>,
     #[serde(serialize_with = "super::shown::secret")]
     pub client_secret: Option<SecretString>,
+    /// A file with a token that Entra takes instead of a secret; read anew for each token.
+    pub federated_token_file: Option<String>,
+    /// Whether the machine's own identity is used.
+    pub managed_identity: Option<bool>,
+    /// Where Entra answers, in a sovereign cloud.
+    #[serde(deserialize_with = "super::read::optional_url")]
+    pub authority_url: Option<Url>,
     /// The version a vendor wants named with each call.
     pub api_version: Option<String>,
-    /// Which of a vendor's surfaces is spoken: azure `v1` or `classic`; launch `gateway` or `direct`.
+    /// Which of a vendor's surfaces is spoken: azure `v1`, `classic` or `inference`; launch `gateway` or `direct`.
     pub api: Option<String>,
     /// Sent with every call, on top of the vendor's own.
     #[serde(serialize_with = "super::shown::header_names")]
@@ -107,6 +114,9 @@ impl Default for VendorConfig {
             tenant_id: None,
             client_id: None,
             client_secret: None,
+            federated_token_file: None,
+            managed_identity: None,
+            authority_url: None,
             api_version: None,
             api: None,
             headers: BTreeMap::new(),
@@ -150,6 +160,9 @@ impl VendorConfig {
         let key = |name: &str| format!("{section}.{name}");
         if let Some(url) = &self.base_url {
             check_url(url, key("base_url"))?;
+        }
+        if let Some(url) = &self.authority_url {
+            check_url(url, key("authority_url"))?;
         }
         if let Some(url) = &self.proxy
             && !matches!(url.scheme(), "http" | "https")

@@ -1,5 +1,9 @@
 //! Which of a vendor's endpoints a job goes to; decided at submit, so that no vendor has to be asked.
 
+mod anthropic;
+mod azure;
+mod cohere;
+mod fireworks_ai;
 mod launch;
 mod llmengine;
 mod openai;
@@ -32,7 +36,11 @@ impl From<NotAnObject> for RouteError {
 /// The endpoints a vendor has. Empty for one whose models take any JSON and have a single endpoint.
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
-        Vendor::OpenAi | Vendor::ModelZoo => openai::ROUTES,
+        Vendor::Anthropic => anthropic::ROUTES,
+        Vendor::Cohere => cohere::ROUTES,
+        Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
+        Vendor::Azure => azure::ROUTES,
+        Vendor::FireworksAi => fireworks_ai::ROUTES,
         Vendor::Launch => launch::ROUTES,
         Vendor::LlmEngine => llmengine::ROUTES,
         _ => &[],
@@ -61,7 +69,11 @@ pub fn choose(
         };
     }
     match vendor {
-        Vendor::OpenAi | Vendor::ModelZoo => openai::route(args, model),
+        Vendor::Anthropic => anthropic::route(args),
+        Vendor::Cohere => cohere::route(args),
+        Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
+        Vendor::Azure => azure::route(args, model),
+        Vendor::FireworksAi => fireworks_ai::route(args, model),
         Vendor::Launch => Ok(Route::SyncTask),
         Vendor::LlmEngine => llmengine::route(args),
         _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),

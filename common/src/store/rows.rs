@@ -14,8 +14,11 @@ use super::{FoundJob, Page, PageRequest, StoreError, Wakeup};
 use crate::{
     account::{ApiKey, KeyHash},
     callback::{Delivery, DeliveryAttempt, DeliveryStatus},
+    credential::{Envelope, SealedCredential},
     error::{ErrorClass, JobError},
-    id::{AccountId, ApiKeyId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId},
+    id::{
+        AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
+    },
     job::{
         Attempt, AttemptOutcome, Job, JobResult, JobStatus, Json, Lane, Limits, Outcome, Priority,
     },
@@ -138,6 +141,7 @@ pub(crate) struct JobRow<T> {
     pub(crate) num_retries: i32,
     pub(crate) total_timeout_ms: Option<i64>,
     pub(crate) route: Option<String>,
+    pub(crate) credential: Option<String>,
     pub(crate) stream: bool,
     pub(crate) callback_url: Option<String>,
     pub(crate) metadata: Option<String>,
@@ -177,6 +181,7 @@ impl<T: StoredInstant> TryFrom<JobRow<T>> for Job {
                     .transpose()?,
             },
             route: row.route.map(|route| read.word("route", &route)).transpose()?,
+            credential: row.credential.map(|name| read.word("credential", &name)).transpose()?,
             stream: row.stream,
             callback_url: row.callback_url,
             metadata: row.metadata.map(|text| read.json("metadata", text)).transpose()?,
@@ -452,6 +457,39 @@ impl<T: StoredInstant> ApiKeyRow<T> {
             hash: read.key_hash("hash", self.hash)?,
             created_at: read.instant("created_at", self.created_at)?,
             revoked_at: read.optional_instant("revoked_at", self.revoked_at)?,
+        })
+    }
+}
+
+/// A row of `credentials`.
+#[derive(Debug, FromRow)]
+pub(crate) struct CredentialRow<T> {
+    pub(crate) credential_id: Uuid,
+    pub(crate) account_id: String,
+    pub(crate) name: String,
+    pub(crate) vendor: String,
+    pub(crate) envelope: Vec<u8>,
+    pub(crate) is_default: bool,
+    pub(crate) created_at: T,
+    pub(crate) updated_at: T,
+    pub(crate) version: i64,
+}
+
+impl<T: StoredInstant> TryFrom<CredentialRow<T>> for SealedCredential {
+    type Error = StoreError;
+
+    fn try_from(row: CredentialRow<T>) -> Result<Self, StoreError> {
+        let read = Reader("credentials");
+        Ok(Self {
+            id: CredentialId::from_uuid(row.credential_id),
+            account: read.word("account_id", &row.account_id)?,
+            name: read.word("name", &row.name)?,
+            vendor: read.word("vendor", &row.vendor)?,
+            secret: Envelope(row.envelope),
+            is_default: row.is_default,
+            created_at: read.instant("created_at", row.created_at)?,
+            updated_at: read.instant("updated_at", row.updated_at)?,
+            version: row.version,
         })
     }
 }

@@ -1,5 +1,9 @@
 //! Proves to a vendor who calls.
 
+pub mod entra;
+mod missing;
+pub mod token;
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -8,6 +12,7 @@ use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use inferq_common::error::ErrorClass;
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use self::missing::Missing;
 use crate::{error::VendorError, remote::Request};
 
 /// A shorter key is a placeholder such as `EMPTY`, which self-hosted servers are given.
@@ -88,6 +93,11 @@ impl Key {
     /// As [`Self::bearer`].
     pub fn header(name: &'static str, key: Option<&SecretString>) -> Result<Self, String> {
         Self::of(HeaderName::from_static(name), key, str::to_owned)
+    }
+
+    /// Whether there is no key: none was given, or a blank one.
+    pub fn is_none(&self) -> bool {
+        self.header.is_none()
     }
 
     fn of(

@@ -105,7 +105,7 @@ pub(super) fn failed(task: &Task<'_>) -> VendorError {
 /// The error of an answer that is not 2xx. The gateway's have FastAPI's shape or
 /// `{"error": "text"}`, which OpenAI-compatible servers use too.
 pub(super) fn failure(failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
-    let mut error = openai::failure(failure, now);
+    let mut error = openai::classify::error(&openai::OPENAI, failure, now);
     if error.class() == ErrorClass::Auth {
         error.error.message.push_str(" (check LAUNCH_API_KEY or vendors.launch.api_key)");
     }

@@ -14,7 +14,7 @@ use crate::{
 ///
 /// Its errors have FastAPI's shape or `{"error": "text"}`, which OpenAI-compatible servers use too.
 pub(super) fn error(failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
-    let mut error = openai::failure(failure, now);
+    let mut error = openai::classify::error(&openai::OPENAI, failure, now);
     if error.class() == ErrorClass::Auth {
         error
             .error

@@ -70,7 +70,8 @@ impl Dialect for LlmEngine {
             url.query_pairs_mut().append_pair("model_endpoint_name", &call.model);
             json::pick_members(args, |member| !matches!(member.key.as_ref(), "model" | "stream"))
         } else {
-            openai::request_body(args, &call.model, route, mode)
+            let asks_for_usage = openai::wire::has_usage_option(route);
+            openai::convert::request_body(args, Some(&call.model), mode, asks_for_usage)
         };
         let body = body.map_err(|error| invalid(format!("args: {error}")))?;
         let mut headers = self.headers.clone();
@@ -87,7 +88,7 @@ impl Dialect for LlmEngine {
         now: DateTime<Utc>,
     ) -> Result<Parsed, VendorError> {
         if route != Route::CompletionsSync {
-            return openai::parse(route, headers, body, now);
+            return openai::convert::parse(&openai::OPENAI, route, headers, body, now);
         }
         let text = json::text(headers, body)?;
         let (mut output, mut request_id) = (None, None);

@@ -24,7 +24,8 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(route: Route) -> Self {
-        let openai = (route != Route::CompletionsSync).then(|| openai::Reader::new(route));
+        let openai =
+            (route != Route::CompletionsSync).then(|| openai::Reader::new(&openai::OPENAI, route));
         Self { openai, finished: false, usage: Usage::default(), request_id: None }
     }
 

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use inferq_common::{
-    clock::Clock, config::VendorConfig, error::ErrorClass, usage::Usage, vendor::Vendor,
-};
+use inferq_common::{clock::Clock, config::VendorConfig, error::ErrorClass, usage::Usage};
 
 use self::echo::Echo;
 use crate::{
@@ -64,7 +62,7 @@ pub fn entry(
     if config.base_url.is_none() {
         return Err("base_url: must name the model's server, such as http://gpu-1:8000/v1".into());
     }
-    openai::compatible(Vendor::ModelZoo, config, clients, clock)
+    openai::compatible(&openai::MODEL_ZOO, config, clients, clock)
 }
 
 impl ModelZoo {

@@ -1,5 +1,11 @@
 //! Turns arguments into the body of a request and a body of a response into a reply; pure.
 
+use super::{Flavor, classify};
+use crate::{
+    error::VendorError,
+    json,
+    remote::{Failure, Mode, Parsed},
+};
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
 use inferq_common::{
@@ -7,30 +13,22 @@ use inferq_common::{
     members::{Member, NotAnObject, each_member},
     usage::Usage,
 };
-use serde_json::Value;
-
-use super::{classify, wire};
-use crate::{
-    error::VendorError,
-    json,
-    remote::{Failure, Mode, Parsed},
-};
 
 /// A `usage` object has a few hundred bytes; a larger one is not read.
 const MAX_USAGE_BYTES: usize = 16 * 1024;
 
 /// The body for a call: `args` as they are spelt, but with the job's model in front in place of
-/// theirs.
+/// theirs; with none at all where `model` is `None`, because it stands in the path.
 ///
 /// A `stream` member of `args` gives way to what the caller asked for: a call that wants the answer
 /// whole goes out without `stream: true` and its `stream_options`; one that wants a stream gets
-/// `stream: true` and, for chat completions and completions, `stream_options` that ask for usage,
-/// unless `args` have their own.
+/// `stream: true` and, where it is to ask for usage, `stream_options` to that end, unless `args`
+/// have their own.
 pub(crate) fn request_body(
     args: &str,
-    model: &str,
-    route: Route,
+    model: Option<&str>,
     mode: Mode,
+    asks_for_usage: bool,
 ) -> Result<String, NotAnObject> {
     let (mut streams, mut has_options) = (false, false);
     each_member(args, |member| match member.key.as_ref() {
@@ -38,15 +36,6 @@ pub(crate) fn request_body(
         "stream_options" => has_options |= !member.is_null(),
         _ => {}
     })?;
-    let mut body = String::with_capacity(args.len() + model.len() + 80);
-    body.push_str(r#"{"model":"#);
-    body.push_str(&serde_json::to_string(model).expect("a text is always valid JSON"));
-    if mode == Mode::Stream {
-        body.push_str(r#","stream":true"#);
-        if !has_options && matches!(route, Route::ChatCompletions | Route::Completions) {
-            body.push_str(r#","stream_options":{"include_usage":true}"#);
-        }
-    }
     let keep = |member: &Member<'_>| match (member.key.as_ref(), mode) {
         ("model", _) | ("stream", Mode::Stream) => false,
         ("stream", Mode::Whole) => matches!(member.value, "false" | "null"),
@@ -54,6 +43,24 @@ pub(crate) fn request_body(
         ("stream_options", Mode::Whole) => !streams,
         _ => true,
     };
+    let mut own = Vec::new();
+    if let Some(model) = model {
+        let model = serde_json::to_string(model).expect("a text is always valid JSON");
+        own.push(format!(r#""model":{model}"#));
+    }
+    if mode == Mode::Stream {
+        own.push(r#""stream":true"#.to_owned());
+        if !has_options && asks_for_usage {
+            own.push(r#""stream_options":{"include_usage":true}"#.to_owned());
+        }
+    }
+    if own.is_empty() {
+        return json::pick_members(args, keep);
+    }
+    let own = own.join(",");
+    let mut body = String::with_capacity(args.len() + own.len() + 2);
+    body.push('{');
+    body.push_str(&own);
     json::push_members(&mut body, args, keep)?;
     Ok(body)
 }
@@ -64,6 +71,7 @@ pub(crate) fn request_body(
 /// What an error inside the answer means; `Transient` where the JSON ends too early; `Protocol`
 /// for what is no JSON object.
 pub(crate) fn parse(
+    flavor: &Flavor,
     route: Route,
     headers: &HeaderMap,
     body: Vec<u8>,
@@ -71,10 +79,10 @@ pub(crate) fn parse(
 ) -> Result<Parsed, VendorError> {
     let text = json::text(headers, body)?;
     let found = Found::of(&text).map_err(|_| json::no_object(headers, &text))?;
-    let usage = found.usage(route);
+    let usage = read_usage(flavor, route, found.usage);
     if found.failed {
         let failure = Failure { status: None, headers, body: &text };
-        return Err(VendorError { usage, ..classify::error(failure, now) });
+        return Err(VendorError { usage, ..classify::error(flavor, failure, now) });
     }
     Ok(Parsed { response: json::keep(text)?, usage, request_id: None })
 }
@@ -92,7 +100,7 @@ impl<'a> Found<'a> {
         each_member(text, |member| match member.key.as_ref() {
             "usage" => usage = Some(member.value),
             "error" => error = !matches!(member.value, "null" | "false" | "{}" | "\"\""),
-            "choices" | "data" | "output" => result |= !is_empty(member.value),
+            "choices" | "data" | "output" | "results" => result |= !is_empty(member.value),
             // The Responses API keeps what there was of the output beside the error.
             "status" => failed = member.value == r#""failed""#,
             // Older vLLM has its error at the top level.
@@ -101,18 +109,14 @@ impl<'a> Found<'a> {
         })?;
         Ok(Self { usage, failed: failed || error && !result })
     }
-
-    fn usage(&self, route: Route) -> Usage {
-        read_usage(route, self.usage)
-    }
 }
 
 /// The counts of a `usage` member; none where it is not one.
-pub(crate) fn read_usage(route: Route, text: Option<&str>) -> Usage {
+pub(super) fn read_usage(flavor: &Flavor, route: Route, text: Option<&str>) -> Usage {
     let Some(text) = text.filter(|text| text.len() <= MAX_USAGE_BYTES) else {
         return Usage::default();
     };
-    serde_json::from_str::<Value>(text).map(|usage| wire::usage(route, &usage)).unwrap_or_default()
+    serde_json::from_str(text).map(|usage| (flavor.usage)(route, &usage)).unwrap_or_default()
 }
 
 fn is_empty(value: &str) -> bool {

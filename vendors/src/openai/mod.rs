@@ -2,10 +2,11 @@
 //!
 //! Source: <https://platform.openai.com/docs/api-reference>.
 
-mod classify;
-mod convert;
-mod stream;
-mod wire;
+pub(crate) mod classify;
+pub(crate) mod convert;
+pub(crate) mod flavor;
+pub(crate) mod stream;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 
@@ -17,14 +18,13 @@ use http::{
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vendor};
 use url::Url;
 
-pub(crate) use self::stream::Reader;
 pub(crate) use self::{
-    classify::error as failure,
-    convert::{parse, request_body},
+    flavor::{Flavor, MODEL_ZOO, OPENAI},
+    stream::Reader,
 };
 use crate::{
     Call,
-    auth::Key,
+    auth::{Authorize, Key, Missing},
     error::{VendorError, invalid},
     framing::Framing,
     json,
@@ -34,14 +34,14 @@ use crate::{
     },
 };
 
-/// Speaks to an OpenAI-compatible server: chat completions, completions, embeddings, responses.
+/// Speaks to an OpenAI-compatible server: chat completions, completions, embeddings, responses, and
+/// rerank where the vendor has it.
 ///
 /// `args` go out and the response comes back byte for byte; only `model`, and `stream` with its
 /// options, are the adapter's.
 #[derive(Debug)]
 pub struct OpenAi {
-    /// OpenAI, or who else serves models in its format.
-    vendor: Vendor,
+    flavor: &'static Flavor,
     base_url: Url,
     headers: HeaderMap,
 }
@@ -55,21 +55,28 @@ pub fn adapter(
     clients: &Clients,
     clock: Arc<dyn Clock>,
 ) -> Result<Remote<OpenAi>, String> {
-    compatible(Vendor::OpenAi, config, clients, clock)
+    compatible(&OPENAI, config, clients, clock)
 }
 
-/// An adapter for a server of `vendor` that speaks OpenAI's format.
+/// An adapter for a vendor that speaks this format and takes a key as a bearer token. With neither
+/// key nor address, every call to a vendor that needs a key fails and says where it comes from.
 ///
 /// # Errors
 /// As [`adapter`].
 pub(crate) fn compatible(
-    vendor: Vendor,
+    flavor: &'static Flavor,
     config: &VendorConfig,
     clients: &Clients,
     clock: Arc<dyn Clock>,
 ) -> Result<Remote<OpenAi>, String> {
-    let base_url = base_url(config, wire::BASE_URL)?;
-    let auth = Arc::new(Key::bearer(config.api_key.as_ref())?);
+    let base_url = base_url(config, flavor.base_url)?;
+    let key = Key::bearer(config.api_key.as_ref())?;
+    let is_unset = config.base_url.is_none() && key.is_none();
+    let auth: Arc<dyn Authorize> = if is_unset && !flavor.key_advice.is_empty() {
+        Arc::new(Missing::of(flavor.vendor, flavor.key_advice))
+    } else {
+        Arc::new(key)
+    };
     let http = clients.http(&base_url, config)?;
     let mut headers = base_headers(config)?;
     for (name, value) in
@@ -81,20 +88,20 @@ pub(crate) fn compatible(
             headers.insert(name, value);
         }
     }
-    Ok(Remote::new(OpenAi { vendor, base_url, headers }, http, auth, config, clock))
+    Ok(Remote::new(OpenAi { flavor, base_url, headers }, http, auth, config, clock))
 }
 
 impl Dialect for OpenAi {
     fn vendor(&self) -> Vendor {
-        self.vendor
+        self.flavor.vendor
     }
 
     fn request(&self, call: &Call, route: Route, mode: Mode) -> Result<Request, VendorError> {
-        let body = convert::request_body(call.args.as_str(), &call.model, route, mode)
+        let model = (self.flavor.model)(&call.model);
+        let asks_for_usage = self.flavor.asks_for_usage && wire::has_usage_option(route);
+        let body = convert::request_body(call.args.as_str(), Some(&model), mode, asks_for_usage)
             .map_err(|error| invalid(format!("args: {error}")))?;
-        let mut headers = self.headers.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, mode.accept());
+        let headers = with_types(self.headers.clone(), mode);
         let mut url = self.base_url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(wire::path(route));
@@ -109,19 +116,39 @@ impl Dialect for OpenAi {
         body: Vec<u8>,
         now: DateTime<Utc>,
     ) -> Result<Parsed, VendorError> {
-        convert::parse(route, headers, body, now)
+        convert::parse(self.flavor, route, headers, body, now)
     }
 
     fn follow(&self, route: Route, headers: &HeaderMap) -> Option<(Framing, Box<dyn Follow>)> {
-        json::may_be_events(headers)
-            .then(|| (Framing::Events, Box::new(Reader::new(route)) as Box<dyn Follow>))
+        follow(self.flavor, route, headers)
     }
 
     fn can_stream(&self, route: Route) -> bool {
-        route != Route::Embeddings
+        can_stream(route)
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
-        classify::error(failure, now)
+        classify::error(self.flavor, failure, now)
     }
+}
+
+/// Adds what the body is and what the answer should be.
+pub(crate) fn with_types(mut headers: HeaderMap, mode: Mode) -> HeaderMap {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, mode.accept());
+    headers
+}
+
+/// Who reads a streamed answer, if it is one.
+pub(crate) fn follow(
+    flavor: &'static Flavor,
+    route: Route,
+    headers: &HeaderMap,
+) -> Option<(Framing, Box<dyn Follow>)> {
+    let reader = || Box::new(Reader::new(flavor, route)) as Box<dyn Follow>;
+    json::may_be_events(headers).then(|| (Framing::Events, reader()))
+}
+
+pub(crate) fn can_stream(route: Route) -> bool {
+    matches!(route, Route::ChatCompletions | Route::Completions | Route::Responses)
 }

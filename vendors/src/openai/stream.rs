@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use inferq_common::{error::ErrorClass, job::Route, members::each_member, usage::Usage};
 use serde_json::Value;
 
-use super::{classify, convert::read_usage, wire::WireError};
+use super::{Flavor, classify, convert::read_usage, wire::WireError};
 use crate::{
     error::{VendorError, shorten},
     framing::Frame,
@@ -17,6 +17,7 @@ use crate::{
 /// Follows one stream.
 #[derive(Debug)]
 pub(crate) struct Reader {
+    flavor: &'static Flavor,
     route: Route,
     usage: Usage,
     state: State,
@@ -33,8 +34,8 @@ enum State {
 }
 
 impl Reader {
-    pub(crate) fn new(route: Route) -> Self {
-        Self { route, usage: Usage::default(), state: State::Open }
+    pub(crate) fn new(flavor: &'static Flavor, route: Route) -> Self {
+        Self { flavor, route, usage: Usage::default(), state: State::Open }
     }
 }
 
@@ -54,9 +55,10 @@ impl Follow for Reader {
         };
         match read {
             Ok(None) => Ok(Some(event)),
-            Ok(Some(wire)) => {
-                Err(VendorError { usage: self.usage, ..classify::in_stream(&wire, now) })
-            }
+            Ok(Some(wire)) => Err(VendorError {
+                usage: self.usage,
+                ..classify::in_stream(self.flavor, &wire, now)
+            }),
             Err(NotAChunk) => Err(self.not_a_chunk(&event)),
         }
     }
@@ -95,7 +97,7 @@ impl Reader {
         let (mut finished, mut error) = (false, false);
         each_member(text, |member| match member.key.as_ref() {
             _ if member.is_null() => {}
-            "usage" => self.usage = read_usage(self.route, Some(member.value)),
+            "usage" => self.usage = read_usage(self.flavor, self.route, Some(member.value)),
             "error" => error = true,
             "object" => error |= member.value == r#""error""#,
             "choices" => finished |= has_finish_reason(member.value),
@@ -123,12 +125,12 @@ impl Reader {
         .map_err(|_| NotAChunk)?;
         match kind.trim_matches('"') {
             "response.completed" | "response.incomplete" => {
-                self.usage = response_usage(response);
+                self.usage = response_usage(self.flavor, response);
                 self.state = State::Over;
                 Ok(None)
             }
             "response.failed" => {
-                self.usage = response_usage(response);
+                self.usage = response_usage(self.flavor, response);
                 Ok(Some(error_in(response.unwrap_or(text))))
             }
             "error" => Ok(Some(error_in(text))),
@@ -151,11 +153,11 @@ fn error_in(text: &str) -> WireError {
     }
 }
 
-fn response_usage(response: Option<&str>) -> Usage {
+fn response_usage(flavor: &Flavor, response: Option<&str>) -> Usage {
     let mut usage = Usage::default();
     let found = each_member(response.unwrap_or_default(), |member| {
         if member.key == "usage" {
-            usage = read_usage(Route::Responses, Some(member.value));
+            usage = read_usage(flavor, Route::Responses, Some(member.value));
         }
     });
     found.map(|()| usage).unwrap_or_default()

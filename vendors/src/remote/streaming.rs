@@ -127,6 +127,7 @@ impl Streaming {
 
     fn fail(&mut self, error: VendorError) -> VendorError {
         self.source = Source::Done;
+        self.frames.clear();
         let usage = self.follow.usage();
         self.labels.add_to(VendorError { usage, ..error })
     }

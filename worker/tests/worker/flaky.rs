@@ -13,14 +13,17 @@ use chrono::{DateTime, Utc};
 use inferq_common::{
     account::{ApiKey, KeyHash},
     callback::{Delivery, DeliveryAttempt},
-    id::{AccountId, ApiKeyId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId},
+    credential::{CredentialName, Envelope, SealedCredential},
+    id::{
+        AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
+    },
     job::{Attempt, Job, Json, Lane, NewJob, Outcome},
     model::{Model, ModelServer},
     store::{
-        AccountStore, Added, Cancelled, Claim, DeliveryClaim, DeliveryOutcome, DeliveryStore,
-        FoundJob, InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter, ModelStore,
-        NewInstance, Page, PageRequest, Rescued, SharedStore, Store, StoreError, Submitted, Wakeup,
-        WebhookSecret,
+        AccountStore, Added, Cancelled, Claim, CredentialStore, DeliveryClaim, DeliveryOutcome,
+        DeliveryStore, FoundJob, InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter,
+        ModelStore, NewCredential, NewInstance, Page, PageRequest, Rescued, SharedStore, Store,
+        StoreError, Submitted, Wakeup, WebhookSecret,
     },
     vendor::Vendor,
 };
@@ -165,6 +168,18 @@ forward!(ModelStore {
     find_model_server(id: ModelServerId, account: &AccountId) -> Option<ModelServer>;
     find_model_server_by_alias(alias: &str, account: &AccountId) -> Option<ModelServer>;
     list_model_servers(account: &AccountId) -> Vec<ModelServer>;
+});
+
+forward!(CredentialStore {
+    put_credential(new: &NewCredential) -> Added<SealedCredential>;
+    find_credential(account: &AccountId, name: &CredentialName) -> Option<SealedCredential>;
+    find_default_credential(account: &AccountId, vendor: Vendor) -> Option<SealedCredential>;
+    list_credentials(
+        account: &AccountId, vendor: Option<Vendor>, page: &PageRequest<CredentialId>
+    ) -> Page<SealedCredential>;
+    all_credentials(after: Option<CredentialId>, limit: u32) -> Vec<SealedCredential>;
+    reseal_credential(id: CredentialId, version: i64, envelope: &Envelope) -> bool;
+    delete_credential(account: &AccountId, name: &CredentialName) -> Option<CredentialId>;
 });
 
 forward!(AccountStore {

@@ -7,6 +7,8 @@ use inferq_common::{
     broker::{Event, SharedBroker, memory::MemoryBroker},
     clock::{Clock, SystemClock, to_micros},
     config::{Config, RetentionConfig},
+    credential::MasterKeys,
+    credential_source::CredentialSource,
     id::{AccountId, InstanceId, JobId},
     inbox::{Handlers, InboxHub},
     instance::{CurrentInstance, Identity, keep_alive},
@@ -147,6 +149,7 @@ impl Platform {
             lost_attempts: 0,
             limits: Limits::default(),
             route: None,
+            credential: None,
             stream: false,
             callback_url: None,
             metadata: None,
@@ -213,21 +216,7 @@ impl Platform {
         let (store, clock) = (self.shared_store(), Arc::clone(&self.clock));
         let instance = CurrentInstance::new(InstanceId::new(clock.now()));
         let running = Running::default();
-        let registry = Registry::of([(Vendor::OpenAi, Arc::clone(&self.adapter))]);
-        let path = JobPath::start(Arc::clone(&store), Arc::clone(&clock), instance.clone(), 64);
-        let worker = Worker {
-            store: Arc::clone(&store),
-            broker: Arc::clone(&self.broker),
-            publisher: self.publisher.clone(),
-            path,
-            instance: instance.clone(),
-            running: running.clone(),
-            registry,
-            config: config.worker,
-            callbacks: config.callbacks,
-            public_url: "http://127.0.0.1:8080".parse().unwrap(),
-            clock: Arc::clone(&clock),
-        };
+        let worker = self.assemble(config, instance.clone(), running.clone(), Arc::default());
         let (shutdown, retire) = (Shutdown::new(), CancellationToken::new());
         let hub = InboxHub::start(
             Arc::clone(&self.broker),
@@ -245,6 +234,38 @@ impl Platform {
         let mut work = JoinSet::new();
         work.spawn(inferq_worker::run(worker, shutdown.clone()));
         TestWorker { process, instance, shutdown, retire, work, tasks, hub }
+    }
+
+    /// The parts of a worker, of which none is at work.
+    pub(crate) fn idle_worker(&self, keys: Arc<MasterKeys>) -> Worker {
+        let instance = CurrentInstance::new(self.api);
+        self.assemble(self.config.clone(), instance, Running::default(), keys)
+    }
+
+    fn assemble(
+        &self,
+        config: Config,
+        instance: CurrentInstance,
+        running: Running,
+        keys: Arc<MasterKeys>,
+    ) -> Worker {
+        let (store, clock) = (self.shared_store(), Arc::clone(&self.clock));
+        let registry = Registry::of([(Vendor::OpenAi, Arc::clone(&self.adapter))]);
+        let path = JobPath::start(Arc::clone(&store), Arc::clone(&clock), instance.clone(), 64);
+        Worker {
+            credentials: CredentialSource::new(Arc::clone(&store), keys),
+            store,
+            broker: Arc::clone(&self.broker),
+            publisher: self.publisher.clone(),
+            path,
+            instance,
+            running,
+            registry,
+            config: config.worker,
+            callbacks: config.callbacks,
+            public_url: "http://127.0.0.1:8080".parse().unwrap(),
+            clock,
+        }
     }
 
     pub(crate) fn sweeper(&self, instance: CurrentInstance) -> Sweeper {

@@ -16,6 +16,7 @@ use self::request::Request;
 use crate::{
     answer,
     auth::Caller,
+    credential,
     error::ApiError,
     extract::{Fault, Payload, Prefer, Segment},
     rules,
@@ -65,6 +66,8 @@ pub async fn execute_server(
     let request = Request::read(state, path, headers, payload, &target.name).await?;
     let callback = request.callback_url.is_some();
     let model = target.registered.as_deref();
+    let loc = || vec!["path".into(), "alias".into()];
+    let credential = credential::of_model(state, &caller.account, model, loc).await?;
     let order = Order {
         operation: Operation::Execute,
         account: caller.account,
@@ -74,6 +77,7 @@ pub async fn execute_server(
         args: request.args,
         limits: request.limits,
         route: None,
+        credential,
         priority: request.priority,
         callback_url: request
             .callback_url

@@ -18,6 +18,7 @@
 mod accounts;
 mod claims;
 mod connection;
+mod credentials;
 mod defer;
 mod deliveries;
 mod error;

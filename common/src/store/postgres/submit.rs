@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{PostgresStore, jobs::job_columns};
 use crate::{
+    credential::CredentialName,
     id::InstanceId,
     job::{Json, NewJob},
     store::{StoreError, Submitted, rows, rows::JobRow},
@@ -29,11 +30,12 @@ WITH input AS (
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[],
         $8::uuid[], $9::text[], $10::int8[], $11::int4[], $12::int8[], $13::text[], $14::bool[],
         $15::text[], $16::text[], $17::uuid[], $18::timestamptz[], $19::timestamptz[],
-        $20::timestamptz[], $21::timestamptz[], $22::text[], $23::bytea[]
+        $20::timestamptz[], $21::timestamptz[], $22::text[], $23::bytea[], $26::text[]
     ) WITH ORDINALITY AS input (
         job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority,
         timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url, metadata, reply_to,
-        created_at, ready_at, run_at, expires_at, idempotency_key, fingerprint, position
+        created_at, ready_at, run_at, expires_at, idempotency_key, fingerprint, credential,
+        position
     )
 ), won AS (
     INSERT INTO idempotency_keys (account_id, idempotency_key, fingerprint, job_id, created_at)
@@ -52,12 +54,12 @@ WITH input AS (
 INSERT INTO jobs (
     job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, status,
     attempt, lost_attempts, timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url,
-    metadata, reply_to, created_at, ready_at, run_at, expires_at, instance_id
+    metadata, reply_to, created_at, ready_at, run_at, expires_at, instance_id, credential
 )
 SELECT
     job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, 'queued',
     0, 0, timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url,
-    metadata::json, reply_to, created_at, ready_at, run_at, expires_at, $25
+    metadata::json, reply_to, created_at, ready_at, run_at, expires_at, $25, credential
 FROM input
 WHERE idempotency_key IS NULL OR job_id IN (SELECT job_id FROM won)
 RETURNING job_id";
@@ -214,6 +216,7 @@ async fn insert(
         .bind(column!(|new| new.idempotency.as_ref().map(|key| &key.fingerprint[..])))
         .bind(column!(|new| new.args.as_str()))
         .bind(publisher.as_uuid())
+        .bind(column!(|new| new.job.credential.as_ref().map(CredentialName::as_str)))
         .fetch_all(connection)
         .await
 }

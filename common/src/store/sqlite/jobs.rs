@@ -31,7 +31,7 @@ macro_rules! job_columns {
         "job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, \
          status, attempt, lost_attempts, timeout_ms, num_retries, total_timeout_ms, route, \
          stream, callback_url, metadata, reply_to, created_at, run_at, expires_at, started_at, \
-         attempt_started_at, finished_at"
+         attempt_started_at, finished_at, credential"
     };
 }
 pub(super) use job_columns;

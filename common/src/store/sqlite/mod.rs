@@ -7,6 +7,7 @@
 //! statements whatever its length.
 
 mod accounts;
+mod credentials;
 mod defer;
 mod deliveries;
 mod ending;

@@ -14,6 +14,7 @@ use super::{
     values::{Hex, array, as_micros, as_optional_micros, hex, texts},
 };
 use crate::{
+    credential::CredentialName,
     id::{InstanceId, JobId},
     job::{IdempotencyKey, Job, NewJob},
     store::{
@@ -142,7 +143,7 @@ async fn insert(
              job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority,
              status, attempt, lost_attempts, timeout_ms, num_retries, total_timeout_ms, route,
              stream, callback_url, metadata, reply_to, created_at, ready_at, run_at, expires_at,
-             instance_id
+             instance_id, credential
          )
          SELECT
              unhex(value ->> 'job_id'), value ->> 'account_id', value ->> 'operation',
@@ -152,7 +153,7 @@ async fn insert(
              value ->> 'total_timeout_ms', value ->> 'route', value ->> 'stream',
              value ->> 'callback_url', value ->> 'metadata', unhex(value ->> 'reply_to'),
              value ->> 'created_at', value ->> 'ready_at', value ->> 'run_at',
-             value ->> 'expires_at', ?2
+             value ->> 'expires_at', ?2, value ->> 'credential'
          FROM jsonb_each(?1)",
     )
     .bind(array(jobs.iter().map(|new| JobValues::of(&new.job))))
@@ -212,6 +213,7 @@ struct JobValues<'a> {
     num_retries: u32,
     total_timeout_ms: Option<u64>,
     route: Option<&'static str>,
+    credential: Option<&'a str>,
     stream: bool,
     callback_url: Option<&'a str>,
     metadata: Option<&'a str>,
@@ -242,6 +244,7 @@ impl<'a> JobValues<'a> {
             num_retries: job.limits.num_retries,
             total_timeout_ms: job.limits.total_timeout.map(rows::millis_of),
             route: job.route.map(crate::job::Route::as_str),
+            credential: job.credential.as_ref().map(CredentialName::as_str),
             stream: job.stream,
             callback_url: job.callback_url.as_deref(),
             metadata: job.metadata.as_ref().map(crate::job::Json::as_str),

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
-use super::{SqliteStore, defer, deliveries, instances, jobs, run, submit, sweep};
+use super::{SqliteStore, credentials, defer, deliveries, instances, jobs, run, submit, sweep};
 use crate::{
     clock::ManualClock,
     config::DatabaseConfig,
@@ -279,6 +279,10 @@ async fn an_address_that_names_no_usable_file_is_refused() {
 async fn every_statement_goes_by_an_index() {
     let (store, _folder) = open().await;
     let statements = [
+        credentials::FIND,
+        credentials::FIND_DEFAULT,
+        credentials::ALL,
+        credentials::LIST_DOWN,
         deliveries::CLAIM,
         deliveries::DUE,
         instances::FORGET,

@@ -11,7 +11,7 @@ fn failure(status: u16, headers: &[(&'static str, &'static str)], body: &str) ->
         .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
         .collect();
     let failure = Failure { status: Some(status), headers: &headers, body };
-    error(failure, DateTime::UNIX_EPOCH)
+    error(&super::super::flavor::OPENAI, failure, DateTime::UNIX_EPOCH)
 }
 
 #[test]

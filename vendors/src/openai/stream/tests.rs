@@ -4,7 +4,7 @@ use super::*;
 
 /// What a stream of these events hands on, and how it ends.
 fn read(route: Route, events: &[&str]) -> (usize, Result<Usage, VendorError>) {
-    let mut reader = Reader::new(route);
+    let mut reader = Reader::new(&super::super::flavor::OPENAI, route);
     let mut n_passed = 0;
     for &event in events {
         if reader.is_over() {
