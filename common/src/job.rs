@@ -76,6 +76,8 @@ text_enum! {
         GenerateContent = "generate_content",
         EmbedContent = "embed_content",
         BatchEmbedContents = "batch_embed_contents",
+        /// Gemini's stateful endpoint.
+        Interactions = "interactions",
         Predict = "predict",
         RawPredict = "raw_predict",
         Converse = "converse",

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use inferq_common::error::ErrorClass;
 
-use crate::{error::VendorError, sse};
+use crate::{elements, error::VendorError, eventstream, sse};
 
 /// One part of a stream as the vendor framed it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,6 +32,10 @@ impl From<Bytes> for Frame {
 pub enum Framing {
     /// Server-sent events.
     Events,
+    /// The elements of one JSON list.
+    Elements,
+    /// AWS's binary messages, `application/vnd.amazon.eventstream`.
+    EventStream,
 }
 
 impl Framing {
@@ -39,6 +43,8 @@ impl Framing {
     pub fn decoder(self, max_frame_bytes: usize) -> Box<dyn Decode> {
         match self {
             Self::Events => Box::new(sse::Decoder::new(max_frame_bytes)),
+            Self::Elements => Box::new(elements::Decoder::new(max_frame_bytes)),
+            Self::EventStream => Box::new(eventstream::Decoder::new(max_frame_bytes)),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! One adapter per model vendor: it translates and classifies, nothing more.
 
 pub mod auth;
+pub mod elements;
 pub mod error;
+pub mod eventstream;
 pub mod framing;
 pub mod hint;
 pub mod json;
@@ -12,14 +14,17 @@ mod registry;
 
 pub mod anthropic;
 pub mod azure;
+pub mod bedrock;
 pub mod cohere;
 pub mod fireworks_ai;
+pub mod gemini;
 pub mod launch;
 pub mod llmengine;
 pub mod model_zoo;
 pub mod openai;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
+pub mod vertex_ai;
 pub mod xai;
 
 use std::time::Duration;
@@ -35,7 +40,7 @@ use inferq_common::{
 
 pub use self::{
     error::{BuildError, VendorError},
-    registry::{Candidate, Registry},
+    registry::{Candidate, Candidates, Registry},
 };
 
 /// What a worker asks of a vendor: one attempt of one job.

@@ -1,4 +1,4 @@
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, path::PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,8 @@ pub struct VendorConfig {
     /// A Google service-account key: the JSON itself.
     #[serde(serialize_with = "super::shown::secret")]
     pub service_account: Option<SecretString>,
+    /// Google's credentials file, used where there is no `service_account`.
+    pub credentials_file: Option<PathBuf>,
     /// Microsoft Entra.
     pub tenant_id: Option<String>,
     pub client_id: Option<String>,
@@ -111,6 +113,7 @@ impl Default for VendorConfig {
             organization: None,
             location: None,
             service_account: None,
+            credentials_file: None,
             tenant_id: None,
             client_id: None,
             client_secret: None,
@@ -235,8 +238,19 @@ fn check_secret(
     }
 }
 
-/// Credentials have their own keys: headers of these names would get in their way.
-const OWN_HEADERS: &[&str] = &["authorization", "content-length", "host", "transfer-encoding"];
+/// Credentials have their own keys: headers of these names would get in their way, and would go out
+/// with the calls of accounts that have a credential of their own.
+const OWN_HEADERS: &[&str] = &[
+    "api-key",
+    "authorization",
+    "content-length",
+    "cookie",
+    "host",
+    "proxy-authorization",
+    "transfer-encoding",
+    "x-api-key",
+    "x-goog-api-key",
+];
 
 fn check_headers(
     headers: &BTreeMap<String, String>,

@@ -2,11 +2,14 @@
 
 mod anthropic;
 mod azure;
+pub mod bedrock;
 mod cohere;
 mod fireworks_ai;
+mod gemini;
 mod launch;
 mod llmengine;
 mod openai;
+pub mod vertex_ai;
 
 use crate::{job::Route, members::NotAnObject, vendor::Vendor};
 
@@ -23,6 +26,8 @@ pub enum RouteError {
     Ambiguous(&'static str),
     #[error("{vendor} has no endpoint '{route}'")]
     NotOfVendor { vendor: Vendor, route: Route },
+    #[error("model cannot be used: {0}")]
+    Model(&'static str),
     #[error("args cannot be used: {0}")]
     Unusable(&'static str),
 }
@@ -33,17 +38,19 @@ impl From<NotAnObject> for RouteError {
     }
 }
 
-/// The endpoints a vendor has. Empty for one whose models take any JSON and have a single endpoint.
+/// The endpoints a vendor has.
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
         Vendor::Anthropic => anthropic::ROUTES,
+        Vendor::Gemini => gemini::ROUTES,
+        Vendor::VertexAi => vertex_ai::ROUTES,
         Vendor::Cohere => cohere::ROUTES,
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
         Vendor::Azure => azure::ROUTES,
+        Vendor::Bedrock => bedrock::ROUTES,
         Vendor::FireworksAi => fireworks_ai::ROUTES,
         Vendor::Launch => launch::ROUTES,
         Vendor::LlmEngine => llmengine::ROUTES,
-        _ => &[],
     }
 }
 
@@ -52,7 +59,8 @@ pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
 ///
 /// # Errors
 /// `NotAnObject` for any other JSON value, also where `chosen` is given; `NotOfVendor` for a chosen
-/// endpoint the vendor does not have; `NoMember` or `Ambiguous` where `args` do not tell it.
+/// endpoint the vendor does not have; `NoMember` or `Ambiguous` where `args` do not tell it; `Model`
+/// for a model's name that names an endpoint it should not.
 pub fn choose(
     vendor: Vendor,
     model: &str,
@@ -62,21 +70,25 @@ pub fn choose(
     if let Some(route) = chosen {
         return if !of_vendor(vendor).contains(&route) {
             Err(RouteError::NotOfVendor { vendor, route })
-        } else if args.trim_start().starts_with('{') {
-            Ok(route)
-        } else {
+        } else if !args.trim_start().starts_with('{') {
             Err(RouteError::NotAnObject)
+        } else if vendor == Vendor::Bedrock {
+            bedrock::chosen(model, route)
+        } else {
+            Ok(route)
         };
     }
     match vendor {
         Vendor::Anthropic => anthropic::route(args),
+        Vendor::Gemini => gemini::route(args),
+        Vendor::VertexAi => vertex_ai::route(args, model),
         Vendor::Cohere => cohere::route(args),
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
         Vendor::Azure => azure::route(args, model),
+        Vendor::Bedrock => bedrock::route(args, model),
         Vendor::FireworksAi => fireworks_ai::route(args, model),
         Vendor::Launch => Ok(Route::SyncTask),
         Vendor::LlmEngine => llmengine::route(args),
-        _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }
 

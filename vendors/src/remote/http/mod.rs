@@ -30,9 +30,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// No more of a body than this is allocated on the word of its length header.
 const MAX_PREALLOCATED_BYTES: usize = 1 << 20;
 
-/// The connections of a process: vendors with the same settings share a pool.
-#[derive(Debug, Default)]
-pub struct Clients(Mutex<HashMap<Settings, Client>>);
+/// The connections of a process: vendors with the same settings share a pool. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Clients(Arc<Mutex<HashMap<Settings, Client>>>);
 
 /// What two vendors must have in common to share a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
