@@ -140,7 +140,7 @@ impl Workshop {
             Vendor::ModelZoo => Arc::new(model_zoo::adapter(config, clients, clock)?),
             Vendor::Launch => Arc::new(launch::adapter(config, clients, clock)?),
             Vendor::LlmEngine => Arc::new(llmengine::adapter(config, clients, clock)?),
-            _ => return Err("this release has no adapter for it".to_owned()),
+            Vendor::Bedrock => return Err("this release has no adapter for it".to_owned()),
         })
     }
 }

@@ -47,7 +47,7 @@ pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
         Vendor::FireworksAi => fireworks_ai::ROUTES,
         Vendor::Launch => launch::ROUTES,
         Vendor::LlmEngine => llmengine::ROUTES,
-        _ => &[],
+        Vendor::Bedrock => &[],
     }
 }
 
@@ -82,7 +82,7 @@ pub fn choose(
         Vendor::FireworksAi => fireworks_ai::route(args, model),
         Vendor::Launch => Ok(Route::SyncTask),
         Vendor::LlmEngine => llmengine::route(args),
-        _ => Err(RouteError::NoMember("this release has no adapter for the vendor")),
+        Vendor::Bedrock => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }
 
