@@ -32,7 +32,8 @@ use crate::{
     framing::Framing,
     gemini::{self, classify, compat, convert, path, wire::WireError},
     remote::{
-        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, http::Clients,
+        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
+        http::Clients,
     },
 };
 
