@@ -56,7 +56,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // The one TLS provider; it may only be there already if this ran twice.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if matches!(cli.command, Command::Api(_) | Command::Worker(_)) {
+        runtime.worker_threads(threads());
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(code::SYSTEM, error.to_string()).report(),
     };
@@ -64,6 +68,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Threads of a process that speaks to a broker: the broker's client has one of its own, which every
+/// message goes through. Where it has to share a core with the others, each hop waits for a turn.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {

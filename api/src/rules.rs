@@ -47,25 +47,9 @@ pub(crate) async fn off_thread_if_large<T: Send + 'static>(
     tokio::task::spawn_blocking(check).await.map_err(ApiError::internal)?
 }
 
-/// `vendor/name` of a vendor this release serves.
+/// `vendor/name`.
 pub(crate) fn model(raw: &RawValue) -> Result<ModelName, Fault> {
-    let model: ModelName = read::string(raw)?.parse().map_err(Fault::value)?;
-    served(&model).map_err(Fault::value)?;
-    Ok(model)
-}
-
-/// # Errors
-/// In words, if this release has no adapter for the model's vendor.
-pub(crate) fn served(model: &ModelName) -> Result<(), String> {
-    if Vendor::SERVED.contains(&model.vendor) {
-        return Ok(());
-    }
-    let served: Vec<&str> = Vendor::SERVED.iter().map(|vendor| vendor.as_str()).collect();
-    let vendor = model.vendor;
-    Err(format!(
-        "vendor '{vendor}' is not served in this release; served are {}",
-        served.join(", ")
-    ))
+    read::string(raw)?.parse().map_err(Fault::value)
 }
 
 /// A JSON object for the model.

@@ -72,23 +72,6 @@ text_enum! {
     }
 }
 
-impl Vendor {
-    /// The vendors this release has an adapter for.
-    pub const SERVED: &'static [Self] = &[
-        Self::OpenAi,
-        Self::Cohere,
-        Self::VertexAi,
-        Self::Anthropic,
-        Self::Azure,
-        Self::Gemini,
-        Self::Launch,
-        Self::LlmEngine,
-        Self::ModelZoo,
-        Self::Xai,
-        Self::FireworksAi,
-    ];
-}
-
 /// `vendor/name`: split once, at the first `/`; the name is the vendor's own and passed on as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModelName {

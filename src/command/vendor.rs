@@ -67,7 +67,7 @@ pub async fn run(args: VendorArgs, file: Option<&Path>) -> Result<(), Failure> {
 }
 
 fn list(config: &Config, json: bool) -> Result<(), Failure> {
-    let entries = Vendor::SERVED.iter().map(|&vendor| (vendor, config.vendor(vendor)));
+    let entries = Vendor::ALL.iter().map(|&vendor| (vendor, config.vendor(vendor)));
     if json {
         let items: Vec<Value> = entries.map(|(vendor, config)| entry(vendor, &config)).collect();
         return output::json(&json!({ "items": items }));
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_smallest_request_fits_an_endpoint_of_its_vendor() {
-        for &vendor in Vendor::SERVED {
+        for &vendor in Vendor::ALL {
             let args = smallest(vendor).to_string();
             inferq_common::route::choose(vendor, NO_MODEL, &args, None)
                 .unwrap_or_else(|error| panic!("{vendor}: {error}"));

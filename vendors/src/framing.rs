@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use inferq_common::error::ErrorClass;
 
-use crate::{elements, error::VendorError, sse};
+use crate::{elements, error::VendorError, eventstream, sse};
 
 /// One part of a stream as the vendor framed it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,6 +34,8 @@ pub enum Framing {
     Events,
     /// The elements of one JSON list.
     Elements,
+    /// AWS's binary messages, `application/vnd.amazon.eventstream`.
+    EventStream,
 }
 
 impl Framing {
@@ -42,6 +44,7 @@ impl Framing {
         match self {
             Self::Events => Box::new(sse::Decoder::new(max_frame_bytes)),
             Self::Elements => Box::new(elements::Decoder::new(max_frame_bytes)),
+            Self::EventStream => Box::new(eventstream::Decoder::new(max_frame_bytes)),
         }
     }
 }

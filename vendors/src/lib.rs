@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod elements;
 pub mod error;
+pub mod eventstream;
 pub mod framing;
 pub mod hint;
 pub mod json;
@@ -13,6 +14,7 @@ mod registry;
 
 pub mod anthropic;
 pub mod azure;
+pub mod bedrock;
 pub mod cohere;
 pub mod fireworks_ai;
 pub mod gemini;
@@ -38,7 +40,7 @@ use inferq_common::{
 
 pub use self::{
     error::{BuildError, VendorError},
-    registry::{Candidate, Registry},
+    registry::{Candidate, Candidates, Registry},
 };
 
 /// What a worker asks of a vendor: one attempt of one job.

@@ -5,20 +5,21 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt as _;
 use inferq_common::{
-    broker::{Event, MAX_INLINE_RESULT_BYTES},
+    broker::{Event, MAX_INLINE_RESULT_BYTES, Times},
     error::ErrorClass,
     job::{Job, JobResult, JobStatus, Outcome},
     retry::{RetryPolicy, Verdict},
     store::{Claim, Wakeup},
     telemetry::{field, metric},
 };
-use inferq_vendors::{Call, Reply, VendorError};
+use inferq_vendors::{Call, Candidate, Candidates, Reply, VendorError};
 use metrics::{counter, gauge, histogram};
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, debug, error, info, info_span};
 
 use crate::{
+    Worker,
     gate::{Pass, Permit, pass},
     runner::Runner,
     running::Held,
@@ -50,14 +51,10 @@ pub(crate) async fn run(runner: &Runner, claim: Claim, trace: Option<&str>) {
 async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     observe_wait(&claim);
     let held = runner.worker.running.hold(&claim);
-    let passed = pass(runner, &claim, &held).await;
     let began = Instant::now();
-    let end = match passed {
-        Pass::Go(permit) => call_with_permit(runner, &claim, &held, permit).await,
-        Pass::Later(run_at) => End::HeldBack(run_at),
-        Pass::Refused(error) => End::Failed(error),
-        Pass::Revoked => End::Revoked,
-        Pass::Interrupted => End::Interrupted,
+    let end = match candidates(runner, &claim.job).await {
+        Ok(candidates) => call_with_one_of(&candidates, runner, &claim, &held).await,
+        Err(error) => End::Failed(error),
     };
     let now = runner.worker.clock.now();
     let Some(mut outcome) = decide(&runner.retry, &claim.job, end, now, &mut rand::rng()) else {
@@ -67,19 +64,19 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     observe(&claim.job, &outcome, began.elapsed());
     let recorded = runner.finish(&claim, &mut outcome).await;
     drop(held);
-    if !recorded {
+    let Some(finished_at) = recorded else {
         info!("attempt's outcome was not taken: the claim no longer held or the process stops");
         return None;
-    }
+    };
     match outcome {
         Outcome::Succeeded { response, usage, .. } => {
             let result = JobResult { response: Some(response), error: None, usage };
-            ended(runner, &claim.job, JobStatus::Succeeded, result).await;
+            ended(runner, &claim.job, JobStatus::Succeeded, result, finished_at).await;
             None
         }
         Outcome::Failed { error, usage } => {
             let result = JobResult { response: None, error: Some(error), usage };
-            ended(runner, &claim.job, JobStatus::Failed, result).await;
+            ended(runner, &claim.job, JobStatus::Failed, result, finished_at).await;
             None
         }
         Outcome::Retry { error, run_at, .. } => {
@@ -115,9 +112,57 @@ enum End {
     Interrupted,
 }
 
+/// The ways to call the job's model: with the credential of its model or account, else with the
+/// operator's.
+async fn candidates(runner: &Runner, job: &Job) -> Result<Candidates, VendorError> {
+    let Worker { registry, .. } = &runner.worker;
+    if let Some(credential) = runner.worker.credential(job).await? {
+        return registry.candidates_with(&credential, &job.model);
+    }
+    registry.candidates(job.vendor, &job.model).cloned().ok_or_else(|| {
+        VendorError::new(ErrorClass::Internal, "the worker has no adapter for this vendor")
+    })
+}
+
+/// Calls the vendor with the first key that it takes: one that is refused or exhausted gives way to
+/// the next.
+async fn call_with_one_of(
+    candidates: &Candidates,
+    runner: &Runner,
+    claim: &Claim,
+    held: &Held,
+) -> End {
+    let mut failed = None;
+    for candidate in candidates.iter() {
+        let end = match pass(runner, claim, held, candidate).await {
+            Pass::Go(permit) => call_with_permit(runner, claim, held, candidate, permit).await,
+            Pass::Later(run_at) => End::HeldBack(run_at),
+            Pass::Refused(error) => End::Failed(error),
+            Pass::Revoked => End::Revoked,
+            Pass::Interrupted => End::Interrupted,
+        };
+        match end {
+            End::Failed(error)
+                if matches!(error.class(), ErrorClass::Auth | ErrorClass::QuotaExhausted) =>
+            {
+                failed = Some(error);
+            }
+            end => return end,
+        }
+    }
+    let none = || VendorError::new(ErrorClass::Internal, "the vendor has no adapter");
+    End::Failed(failed.unwrap_or_else(none))
+}
+
 /// Calls the vendor, and tells the gate what came of it.
-async fn call_with_permit(runner: &Runner, claim: &Claim, held: &Held, permit: Permit) -> End {
-    let end = call_within_limits(runner, claim, held).await;
+async fn call_with_permit(
+    runner: &Runner,
+    claim: &Claim,
+    held: &Held,
+    candidate: &Candidate,
+    permit: Permit,
+) -> End {
+    let end = call_within_limits(runner, claim, held, candidate).await;
     let now = runner.worker.clock.now();
     match &end {
         End::Answered(_) => permit.done(None, now),
@@ -129,7 +174,12 @@ async fn call_with_permit(runner: &Runner, claim: &Claim, held: &Held, permit: P
 
 /// Calls the vendor until it answers, its time is up, or someone stops the attempt. Whichever comes
 /// first, the call is dropped, and that closes its socket.
-async fn call_within_limits(runner: &Runner, claim: &Claim, held: &Held) -> End {
+async fn call_within_limits(
+    runner: &Runner,
+    claim: &Claim,
+    held: &Held,
+    candidate: &Candidate,
+) -> End {
     let job = &claim.job;
     let _counted = Counted::new(job);
     if runner.hand_back.is_cancelled() {
@@ -141,7 +191,7 @@ async fn call_within_limits(runner: &Runner, claim: &Claim, held: &Held) -> End 
     };
     tokio::select! {
         biased; // An answer that is there is worth more than the wish to stop.
-        answer = timeout(limit.time, call(runner, claim)) => match answer {
+        answer = timeout(limit.time, call(claim, candidate, limit.time)) => match answer {
             Ok(Ok(reply)) => End::Answered(reply),
             Ok(Err(error)) => End::Failed(error),
             Err(_) => End::Failed(limit.passed(job)),
@@ -152,26 +202,26 @@ async fn call_within_limits(runner: &Runner, claim: &Claim, held: &Held) -> End 
 }
 
 /// Makes the call. A panic in the adapter is this attempt's failure, not the worker's.
-async fn call(runner: &Runner, claim: &Claim) -> Result<Reply, VendorError> {
+async fn call(
+    claim: &Claim,
+    candidate: &Candidate,
+    timeout: Duration,
+) -> Result<Reply, VendorError> {
     let job = &claim.job;
-    let internal = |message: &str| VendorError::new(ErrorClass::Internal, message);
-    let Some(candidates) = runner.worker.registry.candidates(job.vendor, &job.model) else {
-        return Err(internal("the worker has no adapter for this vendor"));
-    };
-    let adapter = &candidates[0].adapter;
     let call = Call {
         job_id: job.id,
         attempt: claim.attempt(),
         model: job.model.clone(),
         args: claim.args.clone(),
         route: job.route,
-        timeout: job.limits.timeout,
+        timeout,
     };
     // The block makes sure that the panic of a call that fails before its first await is caught.
-    let answer = AssertUnwindSafe(async { adapter.call(&call).await }).catch_unwind();
+    let answer = AssertUnwindSafe(async { candidate.adapter.call(&call).await }).catch_unwind();
     answer.await.unwrap_or_else(|_| {
         error!("the adapter panicked");
-        Err(internal("the adapter panicked; this is a defect of inferq"))
+        let message = "the adapter panicked; this is a defect of inferq";
+        Err(VendorError::new(ErrorClass::Internal, message))
     })
 }
 
@@ -261,9 +311,15 @@ async fn claim_again(runner: &Runner, job: &Job, run_at: DateTime<Utc>) -> Optio
 }
 
 /// Tells all who want to know that a job has ended.
-async fn ended(runner: &Runner, job: &Job, status: JobStatus, result: JobResult) {
+async fn ended(
+    runner: &Runner,
+    job: &Job,
+    status: JobStatus,
+    result: JobResult,
+    finished_at: DateTime<Utc>,
+) {
     let vendor = job.vendor.as_str();
-    let took = (runner.worker.clock.now() - job.created_at).to_std().unwrap_or_default();
+    let took = (finished_at - job.created_at).to_std().unwrap_or_default();
     counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str()).increment(1);
     histogram!(metric::JOB_DURATION, "vendor" => vendor, "status" => status.as_str())
         .record(took.as_secs_f64());
@@ -278,6 +334,7 @@ async fn ended(runner: &Runner, job: &Job, status: JobStatus, result: JobResult)
         status,
         attempt: job.attempt,
         result: Some(result).filter(fits_in_line),
+        times: Some(Times { started_at: job.started_at, finished_at }),
     };
     match timeout(SEND_TIMEOUT, runner.worker.broker.send(waits_at, &event)).await {
         Ok(Ok(())) => {}

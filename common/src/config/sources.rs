@@ -39,6 +39,7 @@ const CONVENTIONAL: &[(&str, &str)] = &[
     ("AZURE_FEDERATED_TOKEN_FILE", "vendors.azure.federated_token_file"),
     ("AZURE_AUTHORITY_HOST", "vendors.azure.authority_url"),
     ("AWS_BEARER_TOKEN_BEDROCK", "vendors.bedrock.api_key"),
+    ("AWS_DEFAULT_REGION", "vendors.bedrock.region"),
     ("AWS_REGION", "vendors.bedrock.region"),
     ("XAI_API_KEY", "vendors.xai.api_key"),
     ("FIREWORKS_API_KEY", "vendors.fireworks_ai.api_key"),

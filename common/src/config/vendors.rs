@@ -238,8 +238,19 @@ fn check_secret(
     }
 }
 
-/// Credentials have their own keys: headers of these names would get in their way.
-const OWN_HEADERS: &[&str] = &["authorization", "content-length", "host", "transfer-encoding"];
+/// Credentials have their own keys: headers of these names would get in their way, and would go out
+/// with the calls of accounts that have a credential of their own.
+const OWN_HEADERS: &[&str] = &[
+    "api-key",
+    "authorization",
+    "content-length",
+    "cookie",
+    "host",
+    "proxy-authorization",
+    "transfer-encoding",
+    "x-api-key",
+    "x-goog-api-key",
+];
 
 fn check_headers(
     headers: &BTreeMap<String, String>,

@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod azure;
+pub mod bedrock;
 mod cohere;
 mod fireworks_ai;
 mod gemini;
@@ -25,6 +26,8 @@ pub enum RouteError {
     Ambiguous(&'static str),
     #[error("{vendor} has no endpoint '{route}'")]
     NotOfVendor { vendor: Vendor, route: Route },
+    #[error("model cannot be used: {0}")]
+    Model(&'static str),
     #[error("args cannot be used: {0}")]
     Unusable(&'static str),
 }
@@ -35,7 +38,7 @@ impl From<NotAnObject> for RouteError {
     }
 }
 
-/// The endpoints a vendor has. Empty for one whose models take any JSON and have a single endpoint.
+/// The endpoints a vendor has.
 pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     match vendor {
         Vendor::Anthropic => anthropic::ROUTES,
@@ -44,10 +47,10 @@ pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
         Vendor::Cohere => cohere::ROUTES,
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::ROUTES,
         Vendor::Azure => azure::ROUTES,
+        Vendor::Bedrock => bedrock::ROUTES,
         Vendor::FireworksAi => fireworks_ai::ROUTES,
         Vendor::Launch => launch::ROUTES,
         Vendor::LlmEngine => llmengine::ROUTES,
-        Vendor::Bedrock => &[],
     }
 }
 
@@ -56,7 +59,8 @@ pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
 ///
 /// # Errors
 /// `NotAnObject` for any other JSON value, also where `chosen` is given; `NotOfVendor` for a chosen
-/// endpoint the vendor does not have; `NoMember` or `Ambiguous` where `args` do not tell it.
+/// endpoint the vendor does not have; `NoMember` or `Ambiguous` where `args` do not tell it; `Model`
+/// for a model's name that names an endpoint it should not.
 pub fn choose(
     vendor: Vendor,
     model: &str,
@@ -66,10 +70,12 @@ pub fn choose(
     if let Some(route) = chosen {
         return if !of_vendor(vendor).contains(&route) {
             Err(RouteError::NotOfVendor { vendor, route })
-        } else if args.trim_start().starts_with('{') {
-            Ok(route)
-        } else {
+        } else if !args.trim_start().starts_with('{') {
             Err(RouteError::NotAnObject)
+        } else if vendor == Vendor::Bedrock {
+            bedrock::chosen(model, route)
+        } else {
+            Ok(route)
         };
     }
     match vendor {
@@ -79,10 +85,10 @@ pub fn choose(
         Vendor::Cohere => cohere::route(args),
         Vendor::OpenAi | Vendor::ModelZoo | Vendor::Xai => openai::route(args, model),
         Vendor::Azure => azure::route(args, model),
+        Vendor::Bedrock => bedrock::route(args, model),
         Vendor::FireworksAi => fireworks_ai::route(args, model),
         Vendor::Launch => Ok(Route::SyncTask),
         Vendor::LlmEngine => llmengine::route(args),
-        Vendor::Bedrock => Err(RouteError::NoMember("this release has no adapter for the vendor")),
     }
 }
 

@@ -1,15 +1,17 @@
 //! Proves to a vendor who calls.
 
+pub mod aws;
 pub mod entra;
 pub mod google;
 mod missing;
+pub mod sigv4;
 pub mod token;
 
 use std::fmt;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use inferq_common::error::ErrorClass;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -18,6 +20,17 @@ use crate::{error::VendorError, remote::Request};
 
 /// A shorter key is a placeholder such as `EMPTY`, which self-hosted servers are given.
 const MIN_SECRET_BYTES: usize = 8;
+
+/// A vendor's word that a credential is not good.
+#[derive(Debug)]
+pub struct Refusal<'a> {
+    /// `Authorization` of the request that was refused.
+    pub authorization: Option<&'a HeaderValue>,
+    /// Of the answer.
+    pub headers: &'a HeaderMap,
+    pub error: &'a VendorError,
+    pub now: DateTime<Utc>,
+}
 
 /// Adds a credential to requests.
 #[async_trait]
@@ -37,6 +50,12 @@ pub trait Authorize: fmt::Debug + Send + Sync {
 
     /// Takes note that the vendor refused the credential, so that the next one is fetched anew.
     async fn refused(&self) {}
+
+    /// Learns from a refusal; whether the request is to be sent once more.
+    async fn learn(&self, _: Refusal<'_>) -> bool {
+        self.refused().await;
+        true
+    }
 
     /// Takes what is secret out of words that are shown.
     fn redact(&self, words: &mut String);

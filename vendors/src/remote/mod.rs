@@ -7,7 +7,7 @@ mod streaming;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, header::AUTHORIZATION};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -28,7 +28,7 @@ use self::{
 };
 use crate::{
     Adapter, Call, Chunks, Reply,
-    auth::Authorize,
+    auth::{Authorize, Refusal},
     error::{VendorError, invalid, shorten},
     framing::{Frame, Framing},
     json,
@@ -221,18 +221,22 @@ impl<D: Dialect> Remote<D> {
         let mut request = request;
         loop {
             self.auth.authorize(&mut request, self.clock.now()).await?;
+            let authorization = request.headers.get(AUTHORIZATION).cloned();
             let answer = self.http.send(request).await.map_err(|error| self.redacted(error))?;
             if answer.status.is_success() {
                 return Ok(answer);
             }
+            let headers = answer.headers.clone();
             let error = self.failure(answer).await;
-            match spare.take() {
-                Some(again) if error.class() == ErrorClass::Auth => {
-                    self.auth.refused().await;
-                    request = again;
-                }
-                _ => return Err(error),
+            let Some(again) = spare.take().filter(|_| error.class() == ErrorClass::Auth) else {
+                return Err(error);
+            };
+            let (authorization, now) = (authorization.as_ref(), self.clock.now());
+            let refusal = Refusal { authorization, headers: &headers, error: &error, now };
+            if !self.auth.learn(refusal).await {
+                return Err(error);
             }
+            request = again;
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use inferq_common::{clock::to_micros, job::Job, store::Claim};
-use inferq_vendors::VendorError;
+use inferq_vendors::{Candidate, VendorError};
 use tokio::time::timeout;
 
 use super::{Answer, Credential, Entry, GateKey, Permit};
@@ -28,14 +28,20 @@ pub(crate) enum Pass {
     Interrupted,
 }
 
-/// Waits for the attempt's turn, for a short while at most.
-pub(crate) async fn pass(runner: &Runner, claim: &Claim, held: &Held) -> Pass {
+/// Waits for the turn of a call with this key, for a short while at most.
+pub(crate) async fn pass(
+    runner: &Runner,
+    claim: &Claim,
+    held: &Held,
+    candidate: &Candidate,
+) -> Pass {
     if runner.hand_back.is_cancelled() {
         return Pass::Interrupted;
     }
     let clock = &runner.worker.clock;
     let job = &claim.job;
-    let key = GateKey { credential: credential_key(runner, claim), model: job.model.clone() };
+    let credential = Credential { vendor: job.vendor, id: Arc::clone(&candidate.credential) };
+    let key = GateKey { credential, model: job.model.clone() };
     let place = match runner.gate.enter(key, job.priority, clock.now()) {
         Entry::Wait(place) => place,
         Entry::Answer(answer) => return passed(answer, job, clock.now()),
@@ -50,15 +56,6 @@ pub(crate) async fn pass(runner: &Runner, claim: &Claim, held: &Held) -> Pass {
             passed(turn.unwrap_or_else(|_| Answer::Later(place.later(now))), job, now)
         }
     }
-}
-
-/// Whose limits and refusals a call of this job shares: the credential it is made with.
-fn credential_key(runner: &Runner, claim: &Claim) -> Credential {
-    let Job { vendor, model, .. } = &claim.job;
-    let candidates = runner.worker.registry.candidates(*vendor, model);
-    let first = candidates.and_then(|candidates| candidates.first());
-    let id = first.map_or_else(|| Arc::from("default"), |first| Arc::clone(&first.credential));
-    Credential { vendor: *vendor, id }
 }
 
 fn passed(answer: Answer, job: &Job, now: DateTime<Utc>) -> Pass {

@@ -18,7 +18,7 @@ use crate::{
     auth::Caller,
     credential,
     error::ApiError,
-    extract::{Fault, Payload, Prefer, Segment},
+    extract::{Payload, Prefer, Segment},
     rules,
     state::AppState,
     submit::Order,
@@ -114,10 +114,6 @@ impl Target {
             let found = state.catalogue.model_by_name(&state.store, &caller.account, &name).await?;
             Self { name, registered: found }
         };
-        rules::served(&target.name).map_err(|reason| {
-            let loc = vec!["path".into(), "alias".into()];
-            ApiError::Invalid(vec![Fault::value(reason).at(loc, None)])
-        })?;
         if let Some(model) = &target.registered {
             rules::ready(model)?;
         }

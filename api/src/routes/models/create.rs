@@ -151,7 +151,8 @@ impl NewModel {
     }
 
     fn into_model(self, caller: &Caller, now: DateTime<Utc>) -> Model {
-        let (status, status_reason) = status_of(self.vendor);
+        // Nothing is deployed that could still become ready.
+        let (status, status_reason) = (ModelStatus::Ready, None);
         Model {
             id: ModelId::new(now),
             account: caller.account.clone(),
@@ -167,17 +168,6 @@ impl NewModel {
             created_by_user_id: caller.key.to_string(),
             created_by_identity_type: IdentityType::ServiceAccount,
         }
-    }
-}
-
-/// Ready if this release can call the vendor: nothing is deployed that could still become ready.
-fn status_of(vendor: Vendor) -> (ModelStatus, Option<String>) {
-    if Vendor::SERVED.contains(&vendor) {
-        (ModelStatus::Ready, None)
-    } else {
-        let reason =
-            format!("this release has no adapter for {vendor}; the model cannot be called");
-        (ModelStatus::Failed, Some(reason))
     }
 }
 

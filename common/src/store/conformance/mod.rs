@@ -36,8 +36,8 @@ use self::{
 use std::{any::Any, ops::Deref};
 
 pub use self::{
-    accounts::*, builders::plain_job, credentials::*, defer::*, deliveries::*, instances::*, jobs::*,
-    lists::*, machine::*, models::*, retention::*, schedule::*, submit::*,
+    accounts::*, builders::plain_job, credentials::*, defer::*, deliveries::*, instances::*,
+    jobs::*, lists::*, machine::*, models::*, retention::*, schedule::*, submit::*,
 };
 use super::{SharedStore, Store};
 

@@ -1,6 +1,8 @@
 //! The adapters of a process: by vendor, by model where a model has settings of its own, and by key
 //! where a vendor has several.
 
+mod account;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -10,11 +12,14 @@ use async_trait::async_trait;
 use inferq_common::{
     clock::{Clock, SystemClock},
     config::{Config, ModelOverrides, VendorConfig},
+    credential::OpenCredential,
+    error::ErrorClass,
     vendor::Vendor,
 };
 
+use self::account::Kept;
 use crate::{
-    Adapter, Call, Chunks, Reply, anthropic, azure, cohere,
+    Adapter, Call, Chunks, Reply, anthropic, azure, bedrock, cohere,
     error::{BuildError, VendorError},
     fireworks_ai, gemini, launch, llmengine, model_zoo, openai,
     remote::http::Clients,
@@ -33,76 +38,130 @@ pub struct Candidate {
 pub type Candidates = Arc<[Candidate]>;
 
 /// The adapters of a process. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Registry(Arc<BTreeMap<Vendor, Entry>>);
+#[derive(Debug, Clone)]
+pub struct Registry(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    entries: BTreeMap<Vendor, Entry>,
+    workshop: Workshop,
+    /// Of accounts' credentials.
+    kept: Kept,
+}
 
 #[derive(Debug)]
 struct Entry {
+    config: VendorConfig,
     /// For models without settings of their own.
     shared: Candidates,
     models: HashMap<String, Candidates>,
 }
 
 impl Registry {
-    /// The adapters of every vendor this release serves, as `config` describes them.
+    /// The adapters of every vendor, as `config` describes them.
     ///
     /// # Errors
     /// `BuildError` names the vendor and what to change.
     pub fn new(config: &Config) -> Result<Self, BuildError> {
-        let workshop = Workshop { clients: Clients::default(), clock: Arc::new(SystemClock) };
+        let workshop = Workshop::default();
         let mut vendors = BTreeMap::new();
-        for &vendor in Vendor::SERVED {
+        for &vendor in Vendor::ALL {
             let entry = workshop.entry(vendor, &config.vendor(vendor));
             vendors.insert(vendor, entry.map_err(|reason| BuildError { vendor, reason })?);
         }
-        Ok(Self(Arc::new(vendors)))
+        Ok(Self(Arc::new(Inner { entries: vendors, workshop, kept: Kept::default() })))
     }
 
     /// These adapters alone.
     pub fn of(adapters: impl IntoIterator<Item = (Vendor, Arc<dyn Adapter>)>) -> Self {
         let entry = |adapter| Entry {
+            config: VendorConfig::default(),
             shared: Arc::new([Candidate { credential: "default".into(), adapter }]),
             models: HashMap::new(),
         };
         let entries = adapters.into_iter().map(|(vendor, adapter)| (vendor, entry(adapter)));
-        Self(Arc::new(entries.collect()))
+        let (entries, workshop) = (entries.collect(), Workshop::default());
+        Self(Arc::new(Inner { entries, workshop, kept: Kept::default() }))
     }
 
     /// The ways to call a model; `None`: this process has no adapter for the vendor.
     pub fn candidates(&self, vendor: Vendor, model: &str) -> Option<&Candidates> {
-        let entry = self.0.get(&vendor)?;
+        let entry = self.0.entries.get(&vendor)?;
         Some(entry.models.get(model).unwrap_or(&entry.shared))
+    }
+
+    /// The ways to call a model with an account's credential: one for each of its keys.
+    ///
+    /// # Errors
+    /// Of class `auth`: nothing can be called with the credential. `Internal`: this process has no
+    /// adapter for the vendor.
+    pub fn candidates_with(
+        &self,
+        credential: &OpenCredential,
+        model: &str,
+    ) -> Result<Candidates, VendorError> {
+        let vendor = credential.vendor;
+        let Some(entry) = self.0.entries.get(&vendor) else {
+            let message = "the worker has no adapter for this vendor";
+            return Err(VendorError::new(ErrorClass::Internal, message));
+        };
+        let own = entry.config.models.get(model);
+        let key = account::Key {
+            credential: credential.id,
+            version: credential.version,
+            model: own.map(|_| model.to_owned()),
+        };
+        let build = || {
+            let config =
+                account::with_credential(vendor, &entry.config.for_model(model), credential);
+            let prefix = format!("{}.{}.", credential.id, credential.version);
+            self.0.workshop.candidates(vendor, &config, own, &prefix)
+        };
+        self.0.kept.get_or(key, build).map_err(|reason| {
+            let message = format!("credential '{}' cannot be used: {reason}", credential.name);
+            VendorError::new(ErrorClass::Auth, message)
+        })
     }
 
     /// The vendors it can serve.
     pub fn vendors(&self) -> impl Iterator<Item = Vendor> {
-        self.0.keys().copied()
+        self.0.entries.keys().copied()
     }
 }
 
 /// What adapters are built with.
+#[derive(Debug)]
 struct Workshop {
     clients: Clients,
     clock: Arc<dyn Clock>,
+}
+
+impl Default for Workshop {
+    fn default() -> Self {
+        Self { clients: Clients::default(), clock: Arc::new(SystemClock) }
+    }
 }
 
 impl Workshop {
     fn entry(&self, vendor: Vendor, config: &VendorConfig) -> Result<Entry, String> {
         let mut models = HashMap::new();
         for (name, own) in &config.models {
-            let candidates = self.candidates(vendor, &config.for_model(name), Some(own));
+            let candidates = self.candidates(vendor, &config.for_model(name), Some(own), "");
             let candidates = candidates.map_err(|reason| format!("models.{name}: {reason}"))?;
             models.insert(name.clone(), candidates);
         }
-        Ok(Entry { shared: self.candidates(vendor, config, None)?, models })
+        let shared = self.candidates(vendor, config, None, "")?;
+        Ok(Entry { config: config.clone(), shared, models })
     }
 
-    /// One candidate for each key, or a single one where there is no key.
+    /// One candidate for each key, or a single one where there is no key. `prefix` tells keys of
+    /// accounts apart.
     fn candidates(
         &self,
         vendor: Vendor,
         config: &VendorConfig,
         model: Option<&ModelOverrides>,
+        prefix: &str,
     ) -> Result<Candidates, String> {
         let keys: Vec<_> = config.api_key.iter().chain(&config.api_keys).cloned().collect();
         let one = |number: usize, api_key| {
@@ -111,7 +170,7 @@ impl Workshop {
             if let Some(model) = model.and_then(|model| model.upstream_model.clone()) {
                 adapter = Arc::new(Renamed { adapter, model });
             }
-            Ok(Candidate { credential: format!("key-{number}").into(), adapter })
+            Ok(Candidate { credential: format!("{prefix}key-{number}").into(), adapter })
         };
         if keys.is_empty() {
             return Ok(Arc::new([one(1, None)?]));
@@ -138,9 +197,9 @@ impl Workshop {
             Vendor::FireworksAi => Arc::new(fireworks_ai::adapter(config, clients, clock)?),
             Vendor::ModelZoo if is_entry => Arc::new(model_zoo::entry(config, clients, clock)?),
             Vendor::ModelZoo => Arc::new(model_zoo::adapter(config, clients, clock)?),
+            Vendor::Bedrock => Arc::new(bedrock::adapter(config, clients, clock)?),
             Vendor::Launch => Arc::new(launch::adapter(config, clients, clock)?),
             Vendor::LlmEngine => Arc::new(llmengine::adapter(config, clients, clock)?),
-            Vendor::Bedrock => return Err("this release has no adapter for it".to_owned()),
         })
     }
 }
@@ -185,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_adapter_for_every_vendor_served() {
+    fn there_is_an_adapter_for_every_vendor() {
         let registry = Registry::new(&config(|_| {})).unwrap();
-        assert!(registry.vendors().eq(Vendor::SERVED.iter().copied()));
+        assert!(registry.vendors().eq(Vendor::ALL.iter().copied()));
     }
 
     #[test]
