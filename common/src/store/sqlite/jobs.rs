@@ -353,7 +353,13 @@ macro_rules! list_jobs {
 const LIST_UP: &str = list_jobs!("ASC");
 pub(super) const LIST_DOWN: &str = list_jobs!("DESC");
 
-pub(super) const COUNT_LANES: &str =
-    "SELECT vendor, priority, count(*) FILTER (WHERE status = 'queued') AS queued,
-                 count(*) FILTER (WHERE status = 'running') AS running
-             FROM jobs WHERE status IN ('queued', 'running') GROUP BY vendor, priority";
+/// The inner count goes along the index and keeps nothing; to group it all by lane at once, every
+/// unfinished job would be sorted.
+pub(super) const COUNT_LANES: &str = "
+    SELECT vendor, priority, coalesce(sum(n) FILTER (WHERE status = 'queued'), 0) AS queued,
+        coalesce(sum(n) FILTER (WHERE status = 'running'), 0) AS running
+    FROM (
+        SELECT status, vendor, priority, count(*) AS n FROM jobs
+        WHERE status IN ('queued', 'running') GROUP BY instance_id, status, vendor, priority
+    )
+    GROUP BY vendor, priority";
