@@ -1,4 +1,4 @@
-//! The HTTP client behind `inferq job` and `inferq model`.
+//! The HTTP client behind `inferq job`, `inferq model` and `inferq credential`.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 

@@ -46,13 +46,21 @@ enum Command {
     Job(command::job::JobArgs),
     /// Look at registered models
     Model(command::model::ModelArgs),
+    /// See which vendors are set up, and whether their keys work
+    Vendor(command::vendor::VendorArgs),
+    /// Store the credentials that calls of an account are made with
+    Credential(command::credential::CredentialArgs),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // The one TLS provider; it may only be there already if this ran twice.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if matches!(cli.command, Command::Api(_) | Command::Worker(_)) {
+        runtime.worker_threads(threads());
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(code::SYSTEM, error.to_string()).report(),
     };
@@ -60,6 +68,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Threads of a process that speaks to a broker: the broker's client has one of its own, which every
+/// message goes through. Where it has to share a core with the others, each hop waits for a turn.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
@@ -72,6 +86,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Key(args) => command::key::run(args, config).await,
         Command::Job(args) => command::job::run(args).await,
         Command::Model(args) => command::model::run(args).await,
+        Command::Vendor(args) => command::vendor::run(args, config).await,
+        Command::Credential(args) => command::credential::run(args).await,
     }
 }
 

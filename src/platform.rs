@@ -9,6 +9,8 @@ use inferq_common::{
     callback,
     clock::{Clock, SystemClock},
     config::{Config, DatabaseConfig},
+    credential::MasterKeys,
+    credential_source::CredentialSource,
     egress::Guard,
     id::{ApiKeyId, InstanceId},
     inbox::{Handlers, InboxHub},
@@ -99,6 +101,8 @@ pub struct Platform {
     clock: Arc<dyn Clock>,
     metrics: PrometheusHandle,
     registry: Registry,
+    master_keys: Arc<MasterKeys>,
+    credentials: CredentialSource,
     /// Where the api listens, or the worker's health and metrics.
     listener: Option<(TcpListener, SocketAddr)>,
     heart: JoinSet<()>,
@@ -116,13 +120,14 @@ impl Platform {
             settings = config.redacted(),
             "inferq starts"
         );
+        let master_keys = Arc::new(config.secrets.master_keys()?);
         let listen = if roles.api { Some(config.api.listen) } else { config.worker.listen };
         let listener = match listen {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        let registry = inferq_vendors::registry(&config)
-            .map_err(|error| Failure::new(code::CONFIG, chain(&error)))?;
+        let registry =
+            Registry::new(&config).map_err(|error| Failure::new(code::CONFIG, chain(&error)))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = if roles.alone {
             let store = store::open(&config.database).map_err(|error| store_failure(&error))?;
@@ -146,6 +151,7 @@ impl Platform {
         if timeout(STORE_PATIENCE, instance.fresh()).await.is_err() {
             return Err(Failure::new(code::UNAVAILABLE, "the store did not register this process"));
         }
+        let credentials = CredentialSource::new(Arc::clone(&store), Arc::clone(&master_keys));
         let publisher = Publisher::start(Arc::clone(&broker));
         let max_group = config.database.max_group;
         let path =
@@ -161,6 +167,8 @@ impl Platform {
             clock,
             metrics,
             registry,
+            master_keys,
+            credentials,
             listener,
             heart,
             stop_heart,
@@ -265,6 +273,7 @@ impl Platform {
             instance: self.instance.clone(),
             running,
             registry: self.registry.clone(),
+            credentials: self.credentials.clone(),
             config: self.config.worker.clone(),
             callbacks: self.config.callbacks.clone(),
             public_url: self.public_url(),
@@ -282,6 +291,7 @@ impl Platform {
             waiters,
             config: self.config.api.clone(),
             guard: Guard::new(self.config.callbacks.allow_networks.clone()),
+            master_keys: Arc::clone(&self.master_keys),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
         }

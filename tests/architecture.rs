@@ -33,7 +33,17 @@ fn root() -> PathBuf {
 #[test]
 fn the_domain_knows_no_store_broker_or_configuration() {
     let domain = [
-        "account", "callback", "clock", "error", "id", "job", "model", "retry", "usage", "vendor",
+        "account",
+        "callback",
+        "clock",
+        "credential",
+        "error",
+        "id",
+        "job",
+        "model",
+        "retry",
+        "usage",
+        "vendor",
         "view",
     ];
     for name in domain {

@@ -5,7 +5,14 @@
 
 mod harness;
 
-use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, process::Output};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    path::Path,
+    process::Output,
+};
 
 use harness::{Mode, Platform, chat, echo, eventually, process, receiver::Receiver};
 use serde_json::{Value, json};
@@ -309,4 +316,45 @@ async fn tables_that_are_missing_are_named() {
     }
     assert_eq!(run(folder.path(), &servers, &["migrate"]).code, 0);
     assert_eq!(run(folder.path(), &servers, &["key", "create"]).code, 0);
+}
+
+#[test]
+fn a_vendor_s_key_is_checked_without_a_platform() {
+    let folder = TempDir::new().unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let answers = std::thread::spawn(move || {
+        for (status, body) in [
+            ("404 Not Found", r#"{"error":{"message":"no such model","code":"model_not_found"}}"#),
+            ("401 Unauthorized", r#"{"error":{"message":"wrong key: key-number-2"}}"#),
+        ] {
+            let (mut socket, _) = server.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                let mut part = [0; 4096];
+                let n = socket.read(&mut part).unwrap();
+                assert!(n > 0, "the request is cut");
+                request.extend_from_slice(&part[..n]);
+            }
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close");
+            write!(socket, "{head}\r\n\r\n{body}").unwrap();
+        }
+    });
+    let base_url = format!("http://{address}/v1");
+    let settings = [
+        ("INFERQ__VENDORS__OPENAI__BASE_URL", base_url.as_str()),
+        ("INFERQ__VENDORS__OPENAI__API_KEYS", "key-number-1,key-number-2"),
+    ];
+    let listed = run(folder.path(), &settings, &["vendor", "list"]);
+    assert!(listed.out.contains("2 keys") && listed.out.contains(&base_url), "{listed:?}");
+    let checked = run(folder.path(), &settings, &["vendor", "check", "openai"]);
+    answers.join().unwrap();
+    assert_eq!(checked.code, 77, "{checked:?}");
+    let lines: Vec<&str> = checked.out.lines().collect();
+    assert!(lines[0].starts_with("openai key-1: ok: the credential is accepted"), "{checked:?}");
+    assert!(lines[1].starts_with("openai key-2: failed: "), "{checked:?}");
+    assert!(!checked.out.contains("key-number"), "{checked:?}");
+    assert!(is_empty(&folder));
 }

@@ -99,8 +99,8 @@ pub(crate) async fn place(
     let (operation, job_id) = (job.operation, job.id);
     let wait = Wait { account: &account, job_id, pace, limit };
     match wait.for_end(state, waiter).await? {
-        Some((ended, result)) => {
-            let mut response = finished(operation, job_id, ended.status, result);
+        Some((status, result)) => {
+            let mut response = finished(operation, job_id, status, result);
             if let Some(applied) = prefer.applied() {
                 response.headers_mut().insert(PREFERENCE_APPLIED, applied);
             }

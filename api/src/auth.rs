@@ -6,12 +6,13 @@ use axum::extract::FromRequestParts;
 use http::{HeaderMap, header, request::Parts};
 use inferq_common::{
     account::{ApiKey, KeyHash},
+    cache::Cache,
     id::{AccountId, ApiKeyId},
 };
 use secrecy::SecretString;
 use subtle::ConstantTimeEq as _;
 
-use crate::{cache::Cache, error::ApiError, state::AppState};
+use crate::{error::ApiError, state::AppState};
 
 /// A revoked key is refused after at most this long.
 const KEY_LIFETIME: Duration = Duration::from_secs(1);

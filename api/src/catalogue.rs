@@ -1,15 +1,17 @@
-//! Registered models and model servers, as a submit looks them up.
+//! Registered models, model servers and credentials, as a submit looks them up.
 
 use std::{sync::Arc, time::Duration};
 
 use inferq_common::{
+    cache::Cache,
+    credential::CredentialName,
     id::{AccountId, ModelId},
     model::{Model, ModelServer},
     store::SharedStore,
     vendor::{ModelName, Vendor},
 };
 
-use crate::{cache::Cache, error::ApiError};
+use crate::error::ApiError;
 
 /// What another process changed is seen after at most this long.
 const LIFETIME: Duration = Duration::from_secs(1);
@@ -23,6 +25,7 @@ pub struct Catalogue {
     models: Cache<(AccountId, Vendor, String), Option<Arc<Model>>>,
     models_by_id: Cache<(AccountId, ModelId), Option<Arc<Model>>>,
     servers: Cache<(AccountId, String), Option<Arc<ModelServer>>>,
+    credentials: Cache<(AccountId, CredentialName), Option<Vendor>>,
 }
 
 impl Catalogue {
@@ -31,6 +34,7 @@ impl Catalogue {
             models: Cache::new(LIFETIME, MAX_ENTRIES),
             models_by_id: Cache::new(LIFETIME, MAX_ENTRIES),
             servers: Cache::new(LIFETIME, MAX_ENTRIES),
+            credentials: Cache::new(LIFETIME, MAX_ENTRIES),
         }
     }
 
@@ -70,11 +74,26 @@ impl Catalogue {
         self.servers.get((account.clone(), alias.to_owned()), load).await
     }
 
-    /// Forgets everything: call it after writing a model or a model server, so that this process
+    /// Whose vendor's the credential of this name is, if the account has one.
+    pub async fn credential(
+        &self,
+        store: &SharedStore,
+        account: &AccountId,
+        name: &CredentialName,
+    ) -> Result<Option<Vendor>, ApiError> {
+        let load = async {
+            let found = store.find_credential(account, name).await?;
+            Ok(found.map(|credential| credential.vendor))
+        };
+        self.credentials.get((account.clone(), name.clone()), load).await
+    }
+
+    /// Forgets everything: call it after writing a model, a model server or a credential, so that this process
     /// sees it at once.
     pub fn forget(&self) {
         self.models.clear();
         self.models_by_id.clear();
         self.servers.clear();
+        self.credentials.clear();
     }
 }

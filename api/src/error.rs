@@ -47,6 +47,8 @@ pub enum ApiError {
     TooLarge { limit_bytes: usize },
     /// 503 with `Retry-After`: the same request may succeed in a second.
     Unavailable(&'static str),
+    /// 503, not to be repeated: an operator has to configure something first.
+    NotConfigured(Cow<'static, str>),
     /// 504, not to be repeated: the job goes on, but the caller is not held any longer.
     StillRunning { detail: &'static str, job_id: JobId },
     /// 503, not to be repeated: this process stops while the caller waits; the job goes on.
@@ -143,6 +145,7 @@ impl ApiError {
                 (StatusCode::PAYLOAD_TOO_LARGE, Detail::Text(detail.into()))
             }
             Self::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, Detail::of(detail)),
+            Self::NotConfigured(detail) => (StatusCode::SERVICE_UNAVAILABLE, Detail::of(detail)),
             Self::StillRunning { detail, .. } => (StatusCode::GATEWAY_TIMEOUT, Detail::of(detail)),
             Self::Stopping { .. } => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -169,6 +172,7 @@ impl ApiError {
             self,
             Self::Conflict(_)
                 | Self::JobConflict { .. }
+                | Self::NotConfigured(_)
                 | Self::StillRunning { .. }
                 | Self::Stopping { .. }
         )

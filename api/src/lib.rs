@@ -5,8 +5,8 @@
 
 pub mod answer;
 pub mod auth;
-mod cache;
 pub mod catalogue;
+mod credential;
 pub mod error;
 pub mod extract;
 mod middleware;
@@ -30,6 +30,7 @@ use inferq_common::{
     broker::SharedBroker,
     clock::Clock,
     config::ApiConfig,
+    credential::MasterKeys,
     egress::Guard,
     instance::CurrentInstance,
     publisher::Publisher,
@@ -53,6 +54,8 @@ pub struct Api {
     pub waiters: Waiters,
     pub config: ApiConfig,
     pub guard: Guard,
+    /// They seal what clients store.
+    pub master_keys: Arc<MasterKeys>,
     pub clock: Arc<dyn Clock>,
     pub metrics: PrometheusHandle,
 }

@@ -8,7 +8,7 @@ use inferq_common::{
     job::{Json, Limits, Route},
     members::each_member,
     model::{Model, ModelStatus},
-    route::openai_route,
+    route::{choose, of_vendor},
     vendor::{ModelName, Vendor},
 };
 use serde_json::{json, value::RawValue};
@@ -47,25 +47,9 @@ pub(crate) async fn off_thread_if_large<T: Send + 'static>(
     tokio::task::spawn_blocking(check).await.map_err(ApiError::internal)?
 }
 
-/// `vendor/name` of a vendor this release serves.
+/// `vendor/name`.
 pub(crate) fn model(raw: &RawValue) -> Result<ModelName, Fault> {
-    let model: ModelName = read::string(raw)?.parse().map_err(Fault::value)?;
-    served(&model).map_err(Fault::value)?;
-    Ok(model)
-}
-
-/// # Errors
-/// In words, if this release has no adapter for the model's vendor.
-pub(crate) fn served(model: &ModelName) -> Result<(), String> {
-    if Vendor::SERVED.contains(&model.vendor) {
-        return Ok(());
-    }
-    let served: Vec<&str> = Vendor::SERVED.iter().map(|vendor| vendor.as_str()).collect();
-    let vendor = model.vendor;
-    Err(format!(
-        "vendor '{vendor}' is not served in this release; served are {}",
-        served.join(", ")
-    ))
+    read::string(raw)?.parse().map_err(Fault::value)
 }
 
 /// A JSON object for the model.
@@ -94,10 +78,10 @@ pub(crate) fn no_stream_in(args: &Json) -> Result<(), Fault> {
 
 /// Whether the vendor could make anything of the arguments.
 pub(crate) fn args_fit(model: &ModelName, args: &Json, route: Option<Route>) -> Result<(), Fault> {
-    if model.vendor == Vendor::OpenAi {
-        openai_route(args.as_str(), &model.name, route).map_err(Fault::value)?;
+    if model.is_built_in() {
+        return Ok(());
     }
-    Ok(())
+    choose(model.vendor, &model.name, args.as_str(), route).map(drop).map_err(Fault::value)
 }
 
 /// False, or a word for it.
@@ -130,10 +114,12 @@ fn seconds(number: i64) -> Duration {
 pub(crate) fn route(vendor: Vendor) -> impl Fn(&RawValue) -> Result<Route, Fault> {
     move |raw| {
         let route = read::word::<Route>(raw)?;
-        if vendor != Vendor::OpenAi {
-            return Err(Fault::value(format!("vendor '{vendor}' has no routes to choose from")));
+        if of_vendor(vendor).contains(&route) {
+            return Ok(route);
         }
-        Ok(route)
+        let own: Vec<&str> = of_vendor(vendor).iter().map(|route| route.as_str()).collect();
+        let own = own.join(", ");
+        Err(Fault::value(format!("vendor '{vendor}' has no endpoint '{route}'; it has: {own}")))
     }
 }
 

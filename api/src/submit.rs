@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method};
 use inferq_common::{
-    id::{AccountId, InstanceId, JobId, ModelId},
+    credential::CredentialName,
+    id::{AccountId, JobId, ModelId},
     job::{IdempotencyKey, Job, JobStatus, Json, Limits, NewJob, Operation, Priority, Route},
     store::{Submitted, Wakeup},
     telemetry::metric,
@@ -30,6 +31,8 @@ pub struct Order {
     pub args: Json,
     pub limits: Limits,
     pub route: Option<Route>,
+    /// What the registered model names.
+    pub credential: Option<CredentialName>,
     pub priority: Priority,
     pub callback_url: Option<String>,
     pub metadata: Option<Json>,
@@ -52,8 +55,8 @@ pub struct Placed {
     pub repeated: bool,
 }
 
-/// Stores the job and has it published. Its end is told to nobody, unless that costs nothing: then
-/// whoever comes to wait for it need not ask the store again and again.
+/// Stores the job and has it published. Its end is told to this process, for who comes to wait for
+/// it here.
 ///
 /// Once begun it is done even if the caller goes away: what is stored is also published.
 ///
@@ -62,8 +65,7 @@ pub struct Placed {
 /// another request. Nothing is stored then.
 pub async fn submit(state: &AppState, mut order: Order) -> Result<Placed, ApiError> {
     let (trace, share) = (order.trace.take(), order.share.take());
-    let reply_to = state.broker.is_in_process().then(|| state.instance.id());
-    place(state, new_job(state, order, reply_to), trace, share).await
+    place(state, new_job(state, order), trace, share, true).await
 }
 
 /// As [`submit`]; the end of the job is sent to this process and wakes the waiter.
@@ -72,16 +74,16 @@ pub async fn submit_and_wait(
     mut order: Order,
 ) -> Result<(Placed, Waiter), ApiError> {
     let (trace, share) = (order.trace.take(), order.share.take());
-    let new = new_job(state, order, Some(state.instance.id()));
+    let new = new_job(state, order);
     // Registered before anyone can run the job.
     let waiter = state.waiters.register(new.job.id);
-    let placed = place(state, new, trace, share).await?;
+    let placed = place(state, new, trace, share, false).await?;
     // What ends after a repeated request is the first one's job.
     let waiter = if placed.repeated { state.waiters.register(placed.job.id) } else { waiter };
     Ok((placed, waiter))
 }
 
-fn new_job(state: &AppState, order: Order, reply_to: Option<InstanceId>) -> NewJob {
+fn new_job(state: &AppState, order: Order) -> NewJob {
     let now = state.clock.now();
     let job = Job {
         id: JobId::new(now),
@@ -98,10 +100,11 @@ fn new_job(state: &AppState, order: Order, reply_to: Option<InstanceId>) -> NewJ
         lost_attempts: 0,
         limits: order.limits,
         route: order.route,
+        credential: order.credential,
         stream: false,
         callback_url: order.callback_url,
         metadata: order.metadata,
-        reply_to,
+        reply_to: Some(state.instance.id()),
         created_at: now,
         run_at: order.run_at,
         expires_at: order.expires_at,
@@ -112,17 +115,18 @@ fn new_job(state: &AppState, order: Order, reply_to: Option<InstanceId>) -> NewJ
     NewJob { job, args: order.args, idempotency: order.idempotency }
 }
 
-/// In a task of its own, which outlives the caller.
+/// In a task of its own, which outlives the caller. `remember`: callers may come later to wait.
 async fn place(
     state: &AppState,
     new: NewJob,
     trace: Option<String>,
     share: Option<Share>,
+    remember: bool,
 ) -> Result<Placed, ApiError> {
     let task = state.tasks.spawn({
         let state = state.clone();
         async move {
-            let placed = store_and_publish(&state, new, trace).await;
+            let placed = store_and_publish(&state, new, trace, remember).await;
             drop(share);
             placed
         }
@@ -134,6 +138,7 @@ async fn store_and_publish(
     state: &AppState,
     new: NewJob,
     trace: Option<String>,
+    remember: bool,
 ) -> Result<Placed, ApiError> {
     let job = new.job.clone();
     match state.path.submit(new).await? {
@@ -150,6 +155,9 @@ async fn store_and_publish(
         "priority" => job.priority.as_str(),
     )
     .increment(1);
+    if remember {
+        state.waiters.placed(&job);
+    }
     if job.run_at.is_none() {
         let wakeup =
             Wakeup { job_id: job.id, lane: job.lane(), attempt: 0, reply_to: job.reply_to };

@@ -6,10 +6,11 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request, StatusCode};
 use inferq_common::{
     account::{ApiKey, KeyHash, generate_key},
-    broker::{Event, SharedBroker, memory::MemoryBroker},
+    broker::{Event, SharedBroker, Times, memory::MemoryBroker},
     callback::generate_secret,
     clock::{Clock as _, SystemClock},
     config::{ApiConfig, DatabaseConfig},
+    credential::{MasterKey, MasterKeys},
     egress::Guard,
     error::{ErrorClass, JobError},
     id::{AccountId, ApiKeyId, InstanceId, JobId, ModelServerId},
@@ -102,6 +103,14 @@ impl TestApi {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut ApiConfig)) -> Self {
+        let key = MasterKey::parse(&SecretString::from("07".repeat(32))).unwrap();
+        Self::with_keys(MasterKeys::new(Some(key), Vec::new()), change).await
+    }
+
+    pub(crate) async fn with_keys(
+        master_keys: MasterKeys,
+        change: impl FnOnce(&mut ApiConfig),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store: SharedStore = open(&dir);
         store.migrate().await.unwrap();
@@ -129,6 +138,7 @@ impl TestApi {
             waiters: Waiters::new(),
             config,
             guard: Guard::new(Vec::new()),
+            master_keys: Arc::new(master_keys),
             clock,
             metrics: PrometheusBuilder::new().build_recorder().handle(),
         };
@@ -247,7 +257,8 @@ impl TestApi {
         let (job_id, attempt) = (claim.job.id, claim.attempt());
         let reply_to = claim.job.reply_to;
         let now = SystemClock.now();
-        let event = event(job_id, attempt, &outcome);
+        let times = Times { started_at: claim.job.started_at, finished_at: now };
+        let event = event(job_id, attempt, &outcome, times);
         assert_eq!(self.store.finish(&[(claim, outcome)], now).await.unwrap(), [true]);
         if let (Some(event), Some(_)) = (event, reply_to) {
             self.state.waiters.finished(event);
@@ -278,7 +289,7 @@ pub(crate) fn open(dir: &tempfile::TempDir) -> Arc<SqliteStore> {
     Arc::new(SqliteStore::open(&config).unwrap())
 }
 
-fn event(job_id: JobId, attempt: u32, outcome: &Outcome) -> Option<Event> {
+fn event(job_id: JobId, attempt: u32, outcome: &Outcome, times: Times) -> Option<Event> {
     let (status, result) = match outcome.clone() {
         Outcome::Succeeded { response, usage, .. } => {
             (JobStatus::Succeeded, JobResult { response: Some(response), error: None, usage })
@@ -286,9 +297,9 @@ fn event(job_id: JobId, attempt: u32, outcome: &Outcome) -> Option<Event> {
         Outcome::Failed { error, usage } => {
             (JobStatus::Failed, JobResult { response: None, error: Some(error), usage })
         }
-        Outcome::Retry { .. } | Outcome::HandedBack => return None,
+        Outcome::Retry { .. } | Outcome::HandedBack | Outcome::Deferred { .. } => return None,
     };
-    Some(Event::Finished { job_id, status, attempt, result: Some(result) })
+    Some(Event::Finished { job_id, status, attempt, result: Some(result), times: Some(times) })
 }
 
 pub(crate) fn succeeded(response: &str) -> Outcome {

@@ -1,23 +1,51 @@
 //! Callers of this process that wait for the end of a job.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use inferq_common::{
-    broker::Event,
-    id::JobId,
-    job::{JobResult, JobStatus},
+    broker::{Event, Times},
+    id::{AccountId, JobId},
+    job::{Job, JobResult, JobStatus},
+    store::FoundJob,
 };
 use tokio::sync::oneshot;
+
+/// Jobs made here whose end is awaited are remembered up to this many, the latest ones.
+const MAX_PLACED: usize = 4096;
+
+/// A job with more metadata (bytes) is not remembered.
+const MAX_PLACED_METADATA: usize = 1024;
 
 /// What a waiting caller is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
     pub status: JobStatus,
+    pub attempt: u32,
+    /// `None`: not in the event; they are in the store.
+    pub times: Option<Times>,
     /// `None`: too large for an event; it is in the store.
     pub result: Option<JobResult>,
+}
+
+impl Ended {
+    /// The job as the store has it now, made of what was read of it before; `None`: the event does
+    /// not say enough.
+    pub(crate) fn complete(self, before: &Job) -> Option<FoundJob> {
+        let Self { status, attempt, times, result } = self;
+        let (Times { started_at, finished_at }, result) = (times?, result?);
+        let job = Job {
+            status,
+            attempt,
+            started_at,
+            finished_at: Some(finished_at),
+            run_at: None,
+            ..before.clone()
+        };
+        Some((job, Some(result)))
+    }
 }
 
 /// Who waits for which job. Clones share the registry.
@@ -28,6 +56,20 @@ pub struct Waiters(Arc<Mutex<Registry>>);
 struct Registry {
     next: u64,
     by_job: HashMap<JobId, Vec<Entry>>,
+    /// Made here, with an event to come: as they were made.
+    placed: HashMap<JobId, Job>,
+    /// The latest of them in their order, those included that have ended since.
+    placed_order: VecDeque<JobId>,
+}
+
+impl Registry {
+    fn register(&mut self, job: JobId) -> (u64, oneshot::Receiver<Ended>) {
+        let (wake, woken) = oneshot::channel();
+        let number = self.next;
+        self.next += 1;
+        self.by_job.entry(job).or_default().push(Entry { number, wake });
+        (number, woken)
+    }
 }
 
 #[derive(Debug)]
@@ -52,20 +94,44 @@ impl Waiters {
 
     /// Registers a caller. Done before the job can end, no end is missed.
     pub fn register(&self, job: JobId) -> Waiter {
-        let (wake, woken) = oneshot::channel();
-        let mut registry = self.lock();
-        let number = registry.next;
-        registry.next += 1;
-        registry.by_job.entry(job).or_default().push(Entry { number, wake });
-        drop(registry);
+        let (number, woken) = self.lock().register(job);
         Waiter { job, number, woken, waiters: self.clone() }
+    }
+
+    /// Remembers a job made here whose event will come here, so that who comes to wait for its end
+    /// need not ask the store what it is. Called before anyone can run it.
+    pub(crate) fn placed(&self, job: &Job) {
+        if job.metadata.as_ref().is_some_and(|text| text.as_str().len() > MAX_PLACED_METADATA) {
+            return;
+        }
+        let mut registry = self.lock();
+        registry.placed.insert(job.id, job.clone());
+        registry.placed_order.push_back(job.id);
+        if registry.placed_order.len() > MAX_PLACED
+            && let Some(oldest) = registry.placed_order.pop_front()
+        {
+            registry.placed.remove(&oldest);
+        }
+    }
+
+    /// As [`Self::register`], with the job as it was made if it is remembered: then its event has
+    /// not come yet.
+    pub(crate) fn register_placed(&self, id: JobId, account: &AccountId) -> (Waiter, Option<Job>) {
+        let mut registry = self.lock();
+        let placed = registry.placed.get(&id).filter(|job| job.account == *account).cloned();
+        let (number, woken) = registry.register(id);
+        drop(registry);
+        (Waiter { job: id, number, woken, waiters: self.clone() }, placed)
     }
 
     /// Wakes all who wait for the job of an [`Event::Finished`]; other events mean nothing here.
     pub fn finished(&self, event: Event) {
-        let Event::Finished { job_id, status, result, .. } = event else { return };
-        let Some(entries) = self.lock().by_job.remove(&job_id) else { return };
-        let ended = Ended { status, result };
+        let Event::Finished { job_id, status, attempt, result, times } = event else { return };
+        let mut registry = self.lock();
+        registry.placed.remove(&job_id);
+        let Some(entries) = registry.by_job.remove(&job_id) else { return };
+        drop(registry);
+        let ended = Ended { status, attempt, times, result };
         for entry in entries {
             // One who left in this moment needs no answer.
             drop(entry.wake.send(ended.clone()));
@@ -122,7 +188,13 @@ mod tests {
     use super::*;
 
     fn finished(job_id: JobId) -> Event {
-        Event::Finished { job_id, status: JobStatus::Succeeded, attempt: 1, result: None }
+        Event::Finished {
+            job_id,
+            status: JobStatus::Succeeded,
+            attempt: 1,
+            result: None,
+            times: None,
+        }
     }
 
     #[tokio::test]
@@ -138,6 +210,21 @@ mod tests {
         assert_eq!(waiters.len(), 1);
         waiters.finished(Event::Cancel { job_id: other, attempt: 1 });
         assert_eq!(waiters.len(), 1);
+    }
+
+    #[test]
+    fn only_the_latest_jobs_are_remembered() {
+        let waiters = Waiters::new();
+        let jobs: Vec<Job> =
+            (0..=MAX_PLACED).map(|_| inferq_common::store::conformance::plain_job().job).collect();
+        for job in &jobs {
+            waiters.placed(job);
+        }
+        let remembered = |job: &Job| waiters.register_placed(job.id, &job.account).1.is_some();
+        assert!(!remembered(&jobs[0]));
+        assert!(remembered(&jobs[1]) && remembered(&jobs[MAX_PLACED]));
+        waiters.finished(finished(jobs[1].id));
+        assert!(!remembered(&jobs[1]));
     }
 
     #[tokio::test]

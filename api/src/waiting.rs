@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use inferq_common::{
     id::{AccountId, JobId},
-    job::{Job, JobResult},
+    job::{Job, JobResult, JobStatus},
     store::FoundJob,
 };
 use tokio::time::{Instant, sleep};
@@ -66,17 +66,16 @@ impl Wait<'_> {
         mut self,
         state: &AppState,
         mut waiter: Waiter,
-    ) -> Result<Option<(Ended, JobResult)>, ApiError> {
+    ) -> Result<Option<(JobStatus, JobResult)>, ApiError> {
         // A limit that no instant can express is no limit.
         let until = Instant::now().checked_add(self.limit);
         loop {
             let woken = self.next_look(state, &mut waiter, until).await?;
-            if let Some(Ended { status, result: Some(result) }) = woken {
-                return Ok(Some((Ended { status, result: None }, result)));
+            if let Some(Ended { status, result: Some(result), .. }) = woken {
+                return Ok(Some((status, result)));
             }
             if let Some((job, result)) = self.look(state).await? {
-                let ended = Ended { status: job.status, result: None };
-                return Ok(Some((ended, result.unwrap_or_default())));
+                return Ok(Some((job.status, result.unwrap_or_default())));
             }
             if until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(None);
@@ -84,7 +83,7 @@ impl Wait<'_> {
         }
     }
 
-    /// The job once it has ended; `None` once the limit has passed.
+    /// The job once it has ended, given as it was before; `None` once the limit has passed.
     ///
     /// # Errors
     /// As [`Self::for_end`].
@@ -92,10 +91,14 @@ impl Wait<'_> {
         mut self,
         state: &AppState,
         mut waiter: Waiter,
+        before: &Job,
     ) -> Result<Option<FoundJob>, ApiError> {
         let until = Instant::now().checked_add(self.limit);
         loop {
-            self.next_look(state, &mut waiter, until).await?;
+            let woken = self.next_look(state, &mut waiter, until).await?;
+            if let Some(found) = woken.and_then(|ended| ended.complete(before)) {
+                return Ok(Some(found));
+            }
             if let Some(found) = self.look(state).await? {
                 return Ok(Some(found));
             }

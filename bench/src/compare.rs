@@ -4,13 +4,14 @@
 //! stopped before the next one starts, so that none pays for another's idling.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use http::Method;
 use sqlx::Connection as _;
 use tempfile::TempDir;
@@ -21,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    cpu::Cpu,
     http_client::HttpClient,
     load::{self, Kind, LoadArgs, Report},
     report::{Spread, print},
@@ -49,14 +51,21 @@ pub struct CompareArgs {
     /// Also measure the memory of `dev` with this many jobs queued; 0: not
     #[arg(long, default_value_t = 100_000)]
     queued: u64,
+    /// What to run; rows need both a stack and its floor
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Stack::ALL)]
+    stacks: Vec<Stack>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Stack {
     Floor,
     Inferq,
     EmbeddedFloor,
     Embedded,
+}
+
+impl Stack {
+    const ALL: [Self; 4] = [Self::Floor, Self::Inferq, Self::EmbeddedFloor, Self::Embedded];
 }
 
 /// One row of the table: a figure of inferq beside the same of the floor.
@@ -78,6 +87,8 @@ struct Measured {
     accept: Report,
     /// Name and MiB (PSS) of each process, after the throughput measurement.
     memory: Vec<(String, f64)>,
+    /// Microseconds of processor time for each job of the throughput measurement, by program.
+    cpu: BTreeMap<String, f64>,
 }
 
 pub async fn run(args: CompareArgs) -> anyhow::Result<()> {
@@ -91,8 +102,9 @@ pub async fn run(args: CompareArgs) -> anyhow::Result<()> {
     ];
     let mut ready = Vec::new();
     let mut memory: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut cpu = CpuTable::new();
     for round in 0..args.rounds {
-        for stack in [Stack::Floor, Stack::Inferq, Stack::EmbeddedFloor, Stack::Embedded] {
+        for stack in Stack::ALL.into_iter().filter(|stack| args.stacks.contains(stack)) {
             let measured = measure(&args, stack, folder.path(), round)
                 .await
                 .with_context(|| format!("{stack:?}, round {round}"))?;
@@ -115,6 +127,9 @@ pub async fn run(args: CompareArgs) -> anyhow::Result<()> {
             if stack == Stack::Embedded {
                 ready.push(measured.ready_ms);
             }
+            for (program, micros) in measured.cpu {
+                cpu.entry((stack as usize, program)).or_default().push(micros);
+            }
             if matches!(stack, Stack::Inferq | Stack::Embedded) {
                 for (name, mib) in measured.memory {
                     match memory.iter_mut().find(|(known, _)| *known == name) {
@@ -127,6 +142,7 @@ pub async fn run(args: CompareArgs) -> anyhow::Result<()> {
         print(&format!("round {} of {} done", round + 1, args.rounds));
     }
     print_table(&args, &rows, &ready, &memory);
+    print_cpu(&cpu);
     if args.queued > 0 {
         let mib = memory_with_queue(&args, folder.path()).await?;
         print(&format!(
@@ -188,6 +204,29 @@ fn print_table(args: &CompareArgs, rows: &[Row], ready: &[f64], memory: &[(Strin
     }
 }
 
+/// By stack and program, the figure of each round.
+type CpuTable = BTreeMap<(usize, String), Vec<f64>>;
+
+/// Where the time of the throughput measurement goes.
+fn print_cpu(cpu: &CpuTable) {
+    print("\n| processor time of an async job, µs | of which |\n| --- | --- |");
+    for stack in Stack::ALL {
+        let of_stack = cpu.iter().filter(|((index, _), _)| *index == stack as usize);
+        let programs: Vec<(&str, f64)> = of_stack
+            .filter_map(|((_, program), figures)| Some((&**program, Spread::of(figures)?.median)))
+            .collect();
+        if programs.is_empty() {
+            continue;
+        }
+        let sum: f64 = programs.iter().map(|(_, micros)| micros).sum();
+        let parts: Vec<String> =
+            programs.iter().map(|(program, micros)| format!("{program} {micros:.0}")).collect();
+        let name = stack.to_possible_value().expect("no stack is hidden");
+        print(&format!("| {}: {sum:.0} | {} |", name.get_name(), parts.join(", ")));
+    }
+    print("");
+}
+
 /// What a stack is made of: the binary and the servers.
 pub(crate) struct Setup<'a> {
     pub(crate) inferq: &'a Path,
@@ -203,7 +242,7 @@ pub(crate) struct Setup<'a> {
 /// A stack that is ready.
 pub(crate) struct Started {
     /// Each with its name, the vendor among them.
-    pub(crate) processes: Vec<(String, Child)>,
+    processes: Vec<(String, Child)>,
     pub(crate) url: String,
     ready_ms: f64,
     _data: TempDir,
@@ -309,10 +348,20 @@ async fn measure(
     load(url, Kind::Async, 16, 1.0).await?;
     let sync = load(url, Kind::Sync, 1, args.seconds).await?;
     let accept = load(url, Kind::Accept, 1, args.seconds).await?;
+    let pids: Vec<(String, u32)> = started
+        .processes
+        .iter()
+        .filter_map(|(name, child)| Some((name.clone(), child.id()?)))
+        .collect();
+    let before = Cpu::now(&pids);
     let throughput = load(url, Kind::Async, args.clients, args.seconds).await?;
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+    let n_jobs = throughput.jobs.max(1) as f64;
+    let spent = Cpu::now(&pids).since(&before);
+    let cpu = spent.into_iter().map(|(program, spent)| (program, spent * 1e6 / n_jobs)).collect();
     let (memory, ready_ms) = (started.memory(), started.ready_ms);
     started.stop().await?;
-    Ok(Measured { ready_ms, throughput, sync, accept, memory })
+    Ok(Measured { ready_ms, throughput, sync, accept, memory, cpu })
 }
 
 pub(crate) async fn load(

@@ -2,6 +2,7 @@
 //! comparison itself.
 
 mod compare;
+mod cpu;
 mod floor;
 mod group;
 mod http_client;

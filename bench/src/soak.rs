@@ -117,15 +117,16 @@ async fn look_on(
 }
 
 fn look(started: &Started, minute: f64, held: &mut Vec<Held>) {
-    let mut line = format!("minute {minute:4.1}:");
-    for (name, mib) in started.memory() {
-        line.push_str(&format!("  {name} {mib:.1} MiB"));
+    let memory = started.memory();
+    let words: Vec<String> =
+        memory.iter().map(|(name, mib)| format!("{name} {mib:.1} MiB")).collect();
+    print(&format!("minute {minute:4.1}: {}", words.join(", ")));
+    for (name, mib) in memory {
         match held.iter_mut().find(|held| held.name == name) {
             Some(held) => held.looks.push((minute, mib)),
             None => held.push(Held { name, looks: vec![(minute, mib)] }),
         }
     }
-    print(&line);
 }
 
 /// MiB a minute, by least squares.

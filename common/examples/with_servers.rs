@@ -2,6 +2,8 @@
 //! environment; both end with it:
 //!
 //! `cargo run -p inferq-common --features testing --example with_servers -- cargo test`
+//!
+//! With `--durable` before the command, Postgres flushes every commit to the disk as in production.
 
 use std::{env::args_os, ffi::OsString, process::ExitCode};
 
@@ -20,14 +22,17 @@ const SIGNALLED: u8 = 128;
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut arguments = args_os().skip(1);
-    let Some(program) = arguments.next() else {
-        eprintln!("usage: with_servers COMMAND [ARGUMENT]...");
+    let first = arguments.next();
+    let durable = first.as_ref().is_some_and(|first| first == "--durable");
+    let program = if durable { arguments.next() } else { first };
+    let Some(program) = program else {
+        eprintln!("usage: with_servers [--durable] COMMAND [ARGUMENT]...");
         return ExitCode::from(64);
     };
     // Taken over before anything is started that has to be stopped.
     let mut interrupted = signal(SignalKind::interrupt()).expect("a handler for SIGINT");
     let mut terminated = signal(SignalKind::terminate()).expect("a handler for SIGTERM");
-    let run = run(program, arguments.collect());
+    let run = run(durable, program, arguments.collect());
     tokio::select! {
         code = run => code,
         _ = interrupted.recv() => ExitCode::from(SIGNALLED + 2),
@@ -36,8 +41,15 @@ async fn main() -> ExitCode {
 }
 
 /// Starts the servers, runs the command, stops the servers; dropped, all three are ended.
-async fn run(program: OsString, arguments: Vec<OsString>) -> ExitCode {
-    let (postgres, rabbitmq) = tokio::join!(postgres::Server::start(), rabbitmq::Server::start());
+async fn run(durable: bool, program: OsString, arguments: Vec<OsString>) -> ExitCode {
+    let postgres = async {
+        if durable {
+            postgres::Server::start_durable().await
+        } else {
+            postgres::Server::start().await
+        }
+    };
+    let (postgres, rabbitmq) = tokio::join!(postgres, rabbitmq::Server::start());
     let started = Command::new(&program)
         .args(arguments)
         .env("INFERQ_TEST_POSTGRES_URL", postgres.url())

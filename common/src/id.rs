@@ -65,6 +65,8 @@ uuid_ids! {
     ModelServerId,
     /// An API key.
     ApiKeyId,
+    /// A vendor's credential of an account.
+    CredentialId,
 }
 
 fn uuid_v7(now: DateTime<Utc>) -> Uuid {

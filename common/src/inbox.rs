@@ -124,7 +124,13 @@ mod tests {
     use crate::{broker::memory::MemoryBroker, job::JobStatus};
 
     fn finished(job_id: JobId) -> Event {
-        Event::Finished { job_id, status: JobStatus::Succeeded, attempt: 1, result: None }
+        Event::Finished {
+            job_id,
+            status: JobStatus::Succeeded,
+            attempt: 1,
+            result: None,
+            times: None,
+        }
     }
 
     /// Sends until it arrives: what is sent before the inbox is open is lost.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
+    credential::CredentialName,
     error::JobError,
     id::{AccountId, InstanceId, JobId, ModelId},
     usage::Usage,
@@ -28,6 +29,9 @@ text_enum! {
 
 impl JobStatus {
     /// The state machine. Both stores and the worker go by it.
+    ///
+    /// A running job is queued again for another attempt, after its process was lost, or because it
+    /// was put off before its vendor was called.
     pub const fn can_become(self, next: Self) -> bool {
         use JobStatus::{Cancelled, Expired, Failed, Queued, Running, Succeeded};
         matches!(
@@ -54,12 +58,35 @@ text_enum! {
 }
 
 text_enum! {
-    /// The vendor's endpoint a job goes to, where the vendor has several.
+    /// The vendor's endpoint a job goes to, where the vendor has several. [`crate::route`] knows
+    /// which vendor has which.
     Route {
         ChatCompletions = "chat_completions",
         Completions = "completions",
         Embeddings = "embeddings",
         Responses = "responses",
+        Rerank = "rerank",
+        /// Anthropic's own format, wherever it is served.
+        Messages = "messages",
+        CountTokens = "count_tokens",
+        /// Cohere's chat.
+        Chat = "chat",
+        /// Cohere's embed.
+        Embed = "embed",
+        GenerateContent = "generate_content",
+        EmbedContent = "embed_content",
+        BatchEmbedContents = "batch_embed_contents",
+        /// Gemini's stateful endpoint.
+        Interactions = "interactions",
+        Predict = "predict",
+        RawPredict = "raw_predict",
+        Converse = "converse",
+        /// Bedrock's `InvokeModel`: the body is the model vendor's.
+        Invoke = "invoke",
+        /// LLM Engine's own completions.
+        CompletionsSync = "completions_sync",
+        SyncTask = "sync_task",
+        AsyncTask = "async_task",
     }
 }
 
@@ -146,6 +173,8 @@ pub struct Job {
     pub limits: Limits,
     /// Overrides the route that the shape of `args` would choose.
     pub route: Option<Route>,
+    /// The account's credential that the registered model names; `None`: the account's default.
+    pub credential: Option<CredentialName>,
     /// Whether the client asked for a stream.
     pub stream: bool,
     pub callback_url: Option<String>,
@@ -259,6 +288,12 @@ pub enum Outcome {
     },
     /// The worker hands the job back unfinished, because it stops; the attempt is recorded as lost.
     HandedBack,
+    /// No call was made, because the vendor's lane is held back: the job is queued again, not before
+    /// `run_at`, as if it had not been claimed. A claim never used for a call is no attempt: its
+    /// number is given again, no row tells of it and it costs no retry.
+    Deferred {
+        run_at: DateTime<Utc>,
+    },
 }
 
 /// What a job ended with.

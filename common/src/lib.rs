@@ -6,6 +6,7 @@
 pub mod account;
 pub mod callback;
 pub mod clock;
+pub mod credential;
 pub mod error;
 pub mod id;
 pub mod job;
@@ -21,7 +22,9 @@ pub mod broker;
 pub mod publisher;
 pub mod store;
 
+pub mod cache;
 pub mod config;
+pub mod credential_source;
 pub mod egress;
 pub mod inbox;
 pub mod instance;

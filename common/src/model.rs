@@ -3,8 +3,10 @@
 use chrono::{DateTime, Utc};
 
 use crate::{
+    credential::{CredentialName, InvalidCredentialName},
     id::{AccountId, ModelId, ModelServerId},
     job::Json,
+    members::each_member,
     vendor::{Vendor, text_enum},
 };
 
@@ -50,6 +52,25 @@ pub struct Model {
     pub created_at: DateTime<Utc>,
     pub created_by_user_id: String,
     pub created_by_identity_type: IdentityType,
+}
+
+impl Model {
+    /// The credential that calls are made with: `credential` in the metadata.
+    ///
+    /// # Errors
+    /// If something stands there that is no name.
+    pub fn credential(&self) -> Result<Option<CredentialName>, InvalidCredentialName> {
+        let mut named = Ok(None);
+        let Some(metadata) = &self.metadata else { return named };
+        // What is no object names nothing.
+        let _ = each_member(metadata.as_str(), |member| {
+            if member.key == "credential" {
+                named = serde_json::from_str::<Option<CredentialName>>(member.value)
+                    .map_err(|_| InvalidCredentialName);
+            }
+        });
+        named
+    }
 }
 
 /// The stable front of a swappable model: what a v4 alias names.

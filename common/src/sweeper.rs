@@ -25,7 +25,6 @@ use crate::{
     shutdown::Shutdown,
     store::{Rescued, SharedStore, StoreError, Wakeup},
     telemetry::{field, metric},
-    vendor::Vendor,
 };
 
 /// Loss and due times: with a heartbeat each second and a grace of 3 s, a killed process's jobs are
@@ -204,7 +203,7 @@ impl Sweeper {
         }
         let tell = jobs.iter().filter_map(|job| {
             let (job_id, status, attempt) = (job.id, job.status, job.attempt);
-            let event = Event::Finished { job_id, status, attempt, result: None };
+            let event = Event::Finished { job_id, status, attempt, result: None, times: None };
             Some(self.send(job.reply_to?, event))
         });
         // All at once and no longer than this: the broker may be away, and the jobs are in the store.
@@ -228,7 +227,7 @@ impl Sweeper {
             .iter()
             .map(|count| (count.lane, count.queued))
             .collect();
-        for lane in Lane::all().filter(|lane| Vendor::SERVED.contains(&lane.vendor)) {
+        for lane in Lane::all() {
             let queued = queued.get(&lane).copied().unwrap_or(0);
             #[expect(clippy::cast_precision_loss, reason = "a gauge is an f64")]
             gauge!(metric::QUEUE_DEPTH, "lane" => lane.to_string()).set(queued as f64);

@@ -72,11 +72,6 @@ text_enum! {
     }
 }
 
-impl Vendor {
-    /// The vendors this release has an adapter for.
-    pub const SERVED: &'static [Self] = &[Self::OpenAi, Self::ModelZoo];
-}
-
 /// `vendor/name`: split once, at the first `/`; the name is the vendor's own and passed on as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModelName {
@@ -101,6 +96,13 @@ pub enum InvalidModelName {
 
 /// Long enough for any Bedrock ARN (2,048 is AWS's own bound).
 pub const MAX_MODEL_NAME_BYTES: usize = 2048;
+
+impl ModelName {
+    /// Whether inferq runs the model itself; it takes any JSON and has no endpoint to choose.
+    pub fn is_built_in(&self) -> bool {
+        self.vendor == Vendor::ModelZoo && self.name == "echo"
+    }
+}
 
 impl FromStr for ModelName {
     type Err = InvalidModelName;

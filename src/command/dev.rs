@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Args;
-use inferq_common::config::Config;
+use inferq_common::config::{Config, SecretsConfig};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -23,6 +23,10 @@ pub const KEY_FILE: &str = "api-key";
 
 /// Where `dev` keeps jobs and results, inside the data folder.
 pub const DATABASE_FILE: &str = "inferq.db";
+
+/// Where `dev` leaves the master key that it makes, inside the data folder; readable by its owner
+/// alone.
+pub const MASTER_KEY_FILE: &str = "master-key";
 
 /// As for `auth.bootstrap_key`.
 const SHORTEST_KEY: usize = 16;
@@ -46,6 +50,10 @@ pub async fn run(args: DevArgs, file: Option<&Path>) -> Result<(), Failure> {
     config.callbacks.allow_networks.extend(platform::loopback());
     make_data_dir(&args.data_dir)?;
     let _lock = lock(&args.data_dir)?;
+    config.secrets = secrets(&config, &args.data_dir);
+    if config.secrets.key_file.as_deref() == Some(&*args.data_dir.join(MASTER_KEY_FILE)) {
+        make_master_key(&args.data_dir)?;
+    }
 
     let platform = Platform::start(config, Roles::DEV).await?;
     let key = first_key(&platform, &args.data_dir).await?;
@@ -116,14 +124,41 @@ async fn first_key(platform: &Platform, data_dir: &Path) -> Result<SecretString,
     Ok(key)
 }
 
-/// Writes the key whole or not at all.
+/// The configured secrets; where no master key is among them, that of the data folder.
+pub fn secrets(config: &Config, data_dir: &Path) -> SecretsConfig {
+    let mut secrets = config.secrets.clone();
+    if secrets.master_key.is_none() && secrets.key_file.is_none() {
+        secrets.key_file = Some(data_dir.join(MASTER_KEY_FILE));
+    }
+    secrets
+}
+
+/// Makes the master key of the data folder at the first start.
+fn make_master_key(data_dir: &Path) -> Result<(), Failure> {
+    let path = data_dir.join(MASTER_KEY_FILE);
+    let there = path.try_exists().map_err(|error| unusable(data_dir, &error))?;
+    if !there {
+        let key = inferq_common::credential::generate_master_key(&mut rand::rng());
+        keep_key(&path, &key).map_err(|error| unusable(data_dir, &error))?;
+    }
+    Ok(())
+}
+
+/// Writes the key whole or not at all. Only one process is here: it holds the folder's lock.
 fn keep_key(path: &Path, key: &SecretString) -> std::io::Result<()> {
     let unfinished = path.with_extension("new");
-    let mut file =
-        File::options().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
+    match fs::remove_file(&unfinished) {
+        // One that was there would keep its own mode.
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().create_new(true).write(true).mode(0o600).open(&unfinished)?;
     writeln!(file, "{}", key.expose_secret())?;
     file.sync_all()?;
-    fs::rename(&unfinished, path)
+    fs::rename(&unfinished, path)?;
+    // The name too must last: what a lost master key has sealed is lost.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn greet(platform: &Platform, data_dir: &Path, key: &SecretString) -> Result<(), Failure> {

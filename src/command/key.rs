@@ -9,6 +9,7 @@ use inferq_common::{
     callback,
     clock::{Clock, SystemClock},
     config::Config,
+    credential::MasterKeys,
     id::{AccountId, ApiKeyId},
     store::SharedStore,
     view::rfc3339,
@@ -61,6 +62,8 @@ enum KeyCommand {
         /// The key's id, from `inferq key list`
         id: ApiKeyId,
     },
+    /// Seal all stored credentials with the present master key, so that older ones can go
+    Reseal,
     /// Manage the secrets that sign callbacks
     WebhookSecret {
         #[command(subcommand)]
@@ -94,6 +97,14 @@ pub async fn run(args: KeyArgs, file: Option<&Path>) -> Result<(), Failure> {
         }
         None => Config::load(file)?,
     };
+    // Before the store: a key that cannot be read needs no connection.
+    let master_keys = match (&args.command, &args.data_dir) {
+        (KeyCommand::Reseal, Some(data_dir)) => {
+            super::dev::secrets(&config, data_dir).master_keys()?
+        }
+        (KeyCommand::Reseal, None) => config.secrets.master_keys()?,
+        _ => MasterKeys::default(),
+    };
     let store = platform::open_store(&config).await?;
     let default = config.auth.default_account.clone();
     match args.command {
@@ -114,6 +125,7 @@ pub async fn run(args: KeyArgs, file: Option<&Path>) -> Result<(), Failure> {
             }
             Err(Failure::new(code::NOT_FOUND, format!("there is no key {id}")))
         }
+        KeyCommand::Reseal => super::reseal::run(&store, &master_keys, args.json).await,
         KeyCommand::WebhookSecret { command: SecretCommand::Show { account } } => {
             show_secrets(&store, &account.unwrap_or(default), args.json).await
         }

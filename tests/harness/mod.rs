@@ -223,6 +223,18 @@ impl Platform {
         body["items"].as_array().unwrap().clone()
     }
 
+    /// The metrics of all processes that run jobs, as Prometheus text.
+    pub async fn metrics(&self) -> String {
+        let runners = if self.workers.is_empty() { &self.fronts } else { &self.workers };
+        let mut text = String::new();
+        for process in runners {
+            let url = format!("http://{}/metrics", process.listen);
+            let response = self.http.get(url).header("x-api-key", KEY).send().await.unwrap();
+            text.push_str(&response.text().await.unwrap());
+        }
+        text
+    }
+
     /// Waits until a job has this status.
     pub async fn reaches(&self, id: &str, status: &str) -> Value {
         let what = format!("job {id} to be {status}");

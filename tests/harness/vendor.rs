@@ -31,6 +31,8 @@ struct Behaviour {
     status: Option<u16>,
     /// And this `retry-after` header.
     retry_after: Option<String>,
+    /// Answers 429 at once while it has more calls than this in hand.
+    at_most: Option<usize>,
 }
 
 /// One call, as the vendor saw it.
@@ -123,8 +125,11 @@ async fn chat(State(seen): State<Seen>, headers: HeaderMap, Json(body): Json<Val
     }
     let content = body["messages"][0]["content"].as_str().unwrap_or_default();
     let behaviour: Behaviour = serde_json::from_str(content).unwrap();
-    let (watch, earlier) = {
+    let (watch, earlier, is_full) = {
         let mut calls = seen.0.lock().unwrap();
+        let is_in_hand = |call: &&Call| call.answered.is_none() && call.abandoned.is_none();
+        let n_in_hand = calls.iter().filter(is_in_hand).count();
+        let is_full = behaviour.at_most.is_some_and(|at_most| n_in_hand >= at_most);
         let earlier = calls.iter().filter(|call| call.name == behaviour.name).count();
         calls.push(Call {
             name: behaviour.name.clone(),
@@ -132,8 +137,13 @@ async fn chat(State(seen): State<Seen>, headers: HeaderMap, Json(body): Json<Val
             abandoned: None,
             answered: None,
         });
-        (Watch { seen: seen.clone(), index: calls.len() - 1 }, earlier)
+        (Watch { seen: seen.clone(), index: calls.len() - 1 }, earlier, is_full)
     };
+    if is_full {
+        watch.answered(429);
+        let error = json!({"error": {"message": "slow down", "code": "rate_limit_exceeded"}});
+        return (StatusCode::TOO_MANY_REQUESTS, Json(error)).into_response();
+    }
     tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
     if earlier < behaviour.fail_times {
         let status = StatusCode::from_u16(behaviour.status.unwrap_or(503)).unwrap();

@@ -27,6 +27,17 @@ impl VendorError {
     pub fn class(&self) -> ErrorClass {
         self.error.class
     }
+
+    /// The same with the wait the vendor asked for, if another attempt can help.
+    #[must_use]
+    pub(crate) fn after(self, wait: Option<Duration>) -> Self {
+        Self { retry_after: wait.filter(|_| self.class().is_transient()), ..self }
+    }
+}
+
+/// What cannot be sent to the vendor at all.
+pub fn invalid(message: impl Into<String>) -> VendorError {
+    VendorError::new(ErrorClass::InvalidRequest, message)
 }
 
 /// An adapter cannot be made from its configuration.
@@ -52,6 +63,22 @@ pub fn class_of_status(status: u16) -> ErrorClass {
         500.. => ErrorClass::Transient,
         // Informational answers and redirects, which no vendor documents.
         _ => ErrorClass::Protocol,
+    }
+}
+
+/// Says what the vendor answered, with the beginning of its own `text`. `status` is `None` for an
+/// error inside a 2xx answer.
+pub(crate) fn answered(status: Option<u16>, text: &str) -> String {
+    let text = excerpt(text);
+    let answered = match status {
+        Some(status) => format!("the vendor answered {status}"),
+        None => "the vendor answered an error".to_owned(),
+    };
+    let code = status.and_then(|status| http::StatusCode::from_u16(status).ok());
+    match (text.is_empty(), code.and_then(|code| code.canonical_reason())) {
+        (false, _) => format!("{answered}: {text}"),
+        (true, Some(reason)) => format!("{answered} ({reason})"),
+        (true, None) => answered,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +26,9 @@ use crate::{Adapter, Call, Chunk, Chunks, Reply, error::VendorError};
 /// | `transient`, `rate_limited`, `overloaded`, `quota`, `auth`, `not_found`, `invalid`, `context_length`, `blocked`, `protocol`, `too_large` | an error of that class, always |
 /// | `rate_limited_for_1s` | rate limited once with a hint of 1 s, then as `ok` |
 /// | `rate_limited_for_1h` | rate limited with a hint of 1 h, always |
+/// | `at_most_N` | rate limited while more than N of its calls run, else as `ok` after 100 ms |
+/// | `pauses` | its first call of all is rate limited with a hint of 5 s, then as `ok` |
+/// | `locked` | an error of class `auth` until [`Scripted::unlock`], then as `ok` |
 /// | `held` | waits until [`Scripted::release`], then as `ok` |
 /// | `hangs` | never answers |
 /// | `panics` | panics |
@@ -31,6 +37,9 @@ use crate::{Adapter, Call, Chunk, Chunks, Reply, error::VendorError};
 #[derive(Debug)]
 pub struct Scripted {
     calls: Mutex<BTreeMap<JobId, u32>>,
+    /// By model: calls inside now, and calls there were.
+    models: Mutex<BTreeMap<String, (usize, u32)>>,
+    locked: AtomicBool,
     /// How many calls are inside now.
     running: watch::Sender<usize>,
     released: watch::Sender<bool>,
@@ -40,6 +49,8 @@ impl Default for Scripted {
     fn default() -> Self {
         Self {
             calls: Mutex::default(),
+            models: Mutex::default(),
+            locked: AtomicBool::new(true),
             running: watch::Sender::new(0),
             released: watch::Sender::new(false),
         }
@@ -77,6 +88,20 @@ impl Scripted {
         self.released.send_replace(true);
     }
 
+    /// How often `model` was called.
+    pub fn calls_of_model(&self, model: &str) -> u32 {
+        self.models().get(model).map_or(0, |&(_, n_calls)| n_calls)
+    }
+
+    /// The calls of `locked` succeed from now on.
+    pub fn unlock(&self) {
+        self.locked.store(false, Ordering::SeqCst);
+    }
+
+    fn models(&self) -> MutexGuard<'_, BTreeMap<String, (usize, u32)>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What a call that succeeds consumes.
     pub fn usage() -> Usage {
         Usage { input_tokens: Some(3), output_tokens: Some(1), ..Usage::default() }
@@ -92,6 +117,7 @@ impl Scripted {
     async fn outcome(&self, call: &Call) -> Result<Reply, VendorError> {
         let n_calls = self.count(call.job_id);
         let _running = Running::one_more(&self.running);
+        let inside = Inside::enter(self, &call.model);
         match call.model.as_str() {
             "echo" => return Ok(reply(call.args.clone())),
             "fails_once" if n_calls <= 1 => return Err(failure(ErrorClass::Transient, None)),
@@ -102,7 +128,19 @@ impl Scripted {
             "rate_limited_for_1h" => {
                 return Err(failure(ErrorClass::RateLimited, Some(Duration::from_hours(1))));
             }
-            "ok" | "fails_once" | "fails_twice" | "rate_limited_for_1s" => {}
+            "pauses" if inside.n_calls == 1 => {
+                return Err(failure(ErrorClass::RateLimited, Some(Duration::from_secs(5))));
+            }
+            "locked" if self.locked.load(Ordering::SeqCst) => {
+                return Err(failure(ErrorClass::Auth, None));
+            }
+            model if model.starts_with("at_most_") => {
+                if model[8..].parse().is_ok_and(|most: usize| inside.n_running > most) {
+                    return Err(failure(ErrorClass::RateLimited, None));
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            "ok" | "fails_once" | "fails_twice" | "rate_limited_for_1s" | "pauses" | "locked" => {}
             "held" => {
                 // The sender lives as long as `self`.
                 let _ = self.released.subscribe().wait_for(|&released| released).await;
@@ -146,6 +184,33 @@ impl Drop for Running<'_> {
     }
 }
 
+/// Counts a call as inside its model until it is dropped.
+struct Inside<'a> {
+    scripted: &'a Scripted,
+    model: &'a str,
+    /// This one included.
+    n_running: usize,
+    n_calls: u32,
+}
+
+impl<'a> Inside<'a> {
+    fn enter(scripted: &'a Scripted, model: &'a str) -> Self {
+        let mut models = scripted.models();
+        let entry = models.entry(model.to_owned()).or_default();
+        *entry = (entry.0 + 1, entry.1 + 1);
+        let (n_running, n_calls) = *entry;
+        Self { scripted, model, n_running, n_calls }
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.scripted.models().get_mut(self.model) {
+            entry.0 -= 1;
+        }
+    }
+}
+
 fn reply(response: Json) -> Reply {
     Reply { response, usage: Usage::default(), vendor_request_id: Some("req_scripted".to_owned()) }
 }
@@ -183,6 +248,7 @@ mod tests {
             model: model.to_owned(),
             args: Json::parse("{}").unwrap(),
             route: None,
+            timeout: Duration::from_secs(60),
         }
     }
 

@@ -11,21 +11,26 @@ use inferq_common::{
     job::{Json, Route},
     usage::Usage,
 };
-use inferq_vendors::{Adapter as _, Call, Chunk, openai::OpenAi};
+use inferq_vendors::{
+    Adapter as _, Call, Chunk,
+    openai::{self, OpenAi},
+    remote::{Remote, http::Clients},
+};
 use secrecy::SecretString;
 use wiremock::{
     Mock, MockServer, ResponseTemplate,
     matchers::{method, path},
 };
 
-fn adapter(base_url: &str, api_key: Option<&str>) -> OpenAi {
+fn adapter(base_url: &str, api_key: Option<&str>) -> Remote<OpenAi> {
     let config = VendorConfig {
         base_url: Some(base_url.parse().expect("an address")),
         api_key: api_key.map(SecretString::from),
         ..VendorConfig::default()
     };
     let noon = "2026-11-20T12:00:00Z".parse().expect("an instant");
-    OpenAi::new(&config, Arc::new(ManualClock::at(noon))).expect("a good configuration")
+    openai::adapter(&config, &Clients::default(), Arc::new(ManualClock::at(noon)))
+        .expect("a good configuration")
 }
 
 fn call(model: &str, args: &str) -> Call {
@@ -35,6 +40,7 @@ fn call(model: &str, args: &str) -> Call {
         model: model.to_owned(),
         args: Json::parse(args).expect("arguments are JSON"),
         route: None,
+        timeout: Duration::from_secs(60),
     }
 }
 
@@ -131,7 +137,7 @@ async fn arguments_that_fit_no_route_are_not_sent() {
     let embeddings = call("m", r#"{"input":"a","dimensions":2}"#);
     let error = adapter.stream(&embeddings).await.map(|_| ()).unwrap_err();
     assert_eq!(error.class(), ErrorClass::InvalidRequest);
-    assert_eq!(error.to_string(), "embeddings cannot be streamed");
+    assert_eq!(error.to_string(), "openai: 'embeddings' cannot be streamed");
     assert!(server.received_requests().await.unwrap().is_empty());
 }
 
@@ -173,7 +179,7 @@ fn a_key_that_no_header_can_carry_is_refused() {
         api_key: Some(SecretString::from("a\nb")),
         ..VendorConfig::default()
     };
-    let error = OpenAi::new(&config, Arc::new(SystemClock)).unwrap_err();
+    let error = openai::adapter(&config, &Clients::default(), Arc::new(SystemClock)).unwrap_err();
     assert_eq!(error, "api_key: holds characters that no HTTP header can carry");
 }
 

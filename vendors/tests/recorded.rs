@@ -173,7 +173,7 @@ struct Answered {
 }
 
 async fn stream(
-    adapter: &inferq_vendors::openai::OpenAi,
+    adapter: &impl inferq_vendors::Adapter,
     call: &Call,
 ) -> Result<Answered, VendorError> {
     let mut chunks = soon(adapter.stream(call)).await?;

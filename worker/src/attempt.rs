@@ -5,23 +5,28 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt as _;
 use inferq_common::{
-    broker::{Event, MAX_INLINE_RESULT_BYTES},
+    broker::{Event, MAX_INLINE_RESULT_BYTES, Times},
     error::ErrorClass,
     job::{Job, JobResult, JobStatus, Outcome},
     retry::{RetryPolicy, Verdict},
     store::{Claim, Wakeup},
     telemetry::{field, metric},
 };
-use inferq_vendors::{Call, Reply, VendorError};
+use inferq_vendors::{Call, Candidate, Candidates, Reply, VendorError};
 use metrics::{counter, gauge, histogram};
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, debug, error, info, info_span};
 
-use crate::{runner::Runner, running::Held};
+use crate::{
+    Worker,
+    gate::{Pass, Permit, pass},
+    runner::Runner,
+    running::Held,
+};
 
 /// A wait up to this stays in the worker; a longer one frees its place.
-const SHORT_WAIT: TimeDelta = TimeDelta::seconds(2);
+pub(crate) const SHORT_WAIT: TimeDelta = TimeDelta::seconds(2);
 /// Bounds the sending of an event. One that is late is of no use: who waits looks into the store.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -45,9 +50,12 @@ pub(crate) async fn run(runner: &Runner, claim: Claim, trace: Option<&str>) {
 /// Runs one attempt; answers with the next one where it follows at once.
 async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     observe_wait(&claim);
-    let began = Instant::now();
     let held = runner.worker.running.hold(&claim);
-    let end = call_within_limits(runner, &claim, &held).await;
+    let began = Instant::now();
+    let end = match candidates(runner, &claim.job).await {
+        Ok(candidates) => call_with_one_of(&candidates, runner, &claim, &held).await,
+        Err(error) => End::Failed(error),
+    };
     let now = runner.worker.clock.now();
     let Some(mut outcome) = decide(&runner.retry, &claim.job, end, now, &mut rand::rng()) else {
         info!("attempt was stopped: the store has given it another end");
@@ -56,19 +64,19 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     observe(&claim.job, &outcome, began.elapsed());
     let recorded = runner.finish(&claim, &mut outcome).await;
     drop(held);
-    if !recorded {
+    let Some(finished_at) = recorded else {
         info!("attempt's outcome was not taken: the claim no longer held or the process stops");
         return None;
-    }
+    };
     match outcome {
         Outcome::Succeeded { response, usage, .. } => {
             let result = JobResult { response: Some(response), error: None, usage };
-            ended(runner, &claim.job, JobStatus::Succeeded, result).await;
+            ended(runner, &claim.job, JobStatus::Succeeded, result, finished_at).await;
             None
         }
         Outcome::Failed { error, usage } => {
             let result = JobResult { response: None, error: Some(error), usage };
-            ended(runner, &claim.job, JobStatus::Failed, result).await;
+            ended(runner, &claim.job, JobStatus::Failed, result, finished_at).await;
             None
         }
         Outcome::Retry { error, run_at, .. } => {
@@ -82,22 +90,96 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
             runner.worker.publisher.publish(wakeup(&claim.job), None);
             None
         }
+        Outcome::Deferred { run_at } => {
+            let vendor = claim.job.vendor.as_str();
+            counter!(metric::GATE_DEFERRED, "vendor" => vendor).increment(1);
+            let delay_ms = (run_at - now).num_milliseconds();
+            debug!(delay_ms, "its model is held back; the job comes back later");
+            None
+        }
     }
 }
 
-/// How a call ended.
+/// How an attempt ended.
 enum End {
     Answered(Reply),
     Failed(VendorError),
+    /// No call was made: the job comes back at this moment.
+    HeldBack(DateTime<Utc>),
     /// The store has given the attempt another end; there is nothing to write.
     Revoked,
     /// The process stops before the vendor has answered.
     Interrupted,
 }
 
+/// The ways to call the job's model: with the credential of its model or account, else with the
+/// operator's.
+async fn candidates(runner: &Runner, job: &Job) -> Result<Candidates, VendorError> {
+    let Worker { registry, .. } = &runner.worker;
+    if let Some(credential) = runner.worker.credential(job).await? {
+        return registry.candidates_with(&credential, &job.model);
+    }
+    registry.candidates(job.vendor, &job.model).cloned().ok_or_else(|| {
+        VendorError::new(ErrorClass::Internal, "the worker has no adapter for this vendor")
+    })
+}
+
+/// Calls the vendor with the first key that it takes: one that is refused or exhausted gives way to
+/// the next.
+async fn call_with_one_of(
+    candidates: &Candidates,
+    runner: &Runner,
+    claim: &Claim,
+    held: &Held,
+) -> End {
+    let mut failed = None;
+    for candidate in candidates.iter() {
+        let end = match pass(runner, claim, held, candidate).await {
+            Pass::Go(permit) => call_with_permit(runner, claim, held, candidate, permit).await,
+            Pass::Later(run_at) => End::HeldBack(run_at),
+            Pass::Refused(error) => End::Failed(error),
+            Pass::Revoked => End::Revoked,
+            Pass::Interrupted => End::Interrupted,
+        };
+        match end {
+            End::Failed(error)
+                if matches!(error.class(), ErrorClass::Auth | ErrorClass::QuotaExhausted) =>
+            {
+                failed = Some(error);
+            }
+            end => return end,
+        }
+    }
+    let none = || VendorError::new(ErrorClass::Internal, "the vendor has no adapter");
+    End::Failed(failed.unwrap_or_else(none))
+}
+
+/// Calls the vendor, and tells the gate what came of it.
+async fn call_with_permit(
+    runner: &Runner,
+    claim: &Claim,
+    held: &Held,
+    candidate: &Candidate,
+    permit: Permit,
+) -> End {
+    let end = call_within_limits(runner, claim, held, candidate).await;
+    let now = runner.worker.clock.now();
+    match &end {
+        End::Answered(_) => permit.done(None, now),
+        End::Failed(error) => permit.done(Some(error), now),
+        End::HeldBack(_) | End::Revoked | End::Interrupted => drop(permit),
+    }
+    end
+}
+
 /// Calls the vendor until it answers, its time is up, or someone stops the attempt. Whichever comes
 /// first, the call is dropped, and that closes its socket.
-async fn call_within_limits(runner: &Runner, claim: &Claim, held: &Held) -> End {
+async fn call_within_limits(
+    runner: &Runner,
+    claim: &Claim,
+    held: &Held,
+    candidate: &Candidate,
+) -> End {
     let job = &claim.job;
     let _counted = Counted::new(job);
     if runner.hand_back.is_cancelled() {
@@ -109,7 +191,7 @@ async fn call_within_limits(runner: &Runner, claim: &Claim, held: &Held) -> End 
     };
     tokio::select! {
         biased; // An answer that is there is worth more than the wish to stop.
-        answer = timeout(limit.time, call(runner, claim)) => match answer {
+        answer = timeout(limit.time, call(claim, candidate, limit.time)) => match answer {
             Ok(Ok(reply)) => End::Answered(reply),
             Ok(Err(error)) => End::Failed(error),
             Err(_) => End::Failed(limit.passed(job)),
@@ -120,24 +202,26 @@ async fn call_within_limits(runner: &Runner, claim: &Claim, held: &Held) -> End 
 }
 
 /// Makes the call. A panic in the adapter is this attempt's failure, not the worker's.
-async fn call(runner: &Runner, claim: &Claim) -> Result<Reply, VendorError> {
+async fn call(
+    claim: &Claim,
+    candidate: &Candidate,
+    timeout: Duration,
+) -> Result<Reply, VendorError> {
     let job = &claim.job;
-    let internal = |message: &str| VendorError::new(ErrorClass::Internal, message);
-    let Some(adapter) = runner.worker.registry.get(job.vendor) else {
-        return Err(internal("the worker has no adapter for this vendor"));
-    };
     let call = Call {
         job_id: job.id,
         attempt: claim.attempt(),
         model: job.model.clone(),
         args: claim.args.clone(),
         route: job.route,
+        timeout,
     };
     // The block makes sure that the panic of a call that fails before its first await is caught.
-    let answer = AssertUnwindSafe(async { adapter.call(&call).await }).catch_unwind();
+    let answer = AssertUnwindSafe(async { candidate.adapter.call(&call).await }).catch_unwind();
     answer.await.unwrap_or_else(|_| {
         error!("the adapter panicked");
-        Err(internal("the adapter panicked; this is a defect of inferq"))
+        let message = "the adapter panicked; this is a defect of inferq";
+        Err(VendorError::new(ErrorClass::Internal, message))
     })
 }
 
@@ -197,6 +281,7 @@ fn decide(
         }
         End::Revoked => return None,
         End::Interrupted => return Some(Outcome::HandedBack),
+        End::HeldBack(run_at) => return Some(Outcome::Deferred { run_at }),
         End::Failed(failure) => failure,
     };
     let verdict = policy.verdict(job, error.class, retry_after, now, rng);
@@ -226,9 +311,15 @@ async fn claim_again(runner: &Runner, job: &Job, run_at: DateTime<Utc>) -> Optio
 }
 
 /// Tells all who want to know that a job has ended.
-async fn ended(runner: &Runner, job: &Job, status: JobStatus, result: JobResult) {
+async fn ended(
+    runner: &Runner,
+    job: &Job,
+    status: JobStatus,
+    result: JobResult,
+    finished_at: DateTime<Utc>,
+) {
     let vendor = job.vendor.as_str();
-    let took = (runner.worker.clock.now() - job.created_at).to_std().unwrap_or_default();
+    let took = (finished_at - job.created_at).to_std().unwrap_or_default();
     counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str()).increment(1);
     histogram!(metric::JOB_DURATION, "vendor" => vendor, "status" => status.as_str())
         .record(took.as_secs_f64());
@@ -243,6 +334,7 @@ async fn ended(runner: &Runner, job: &Job, status: JobStatus, result: JobResult)
         status,
         attempt: job.attempt,
         result: Some(result).filter(fits_in_line),
+        times: Some(Times { started_at: job.started_at, finished_at }),
     };
     match timeout(SEND_TIMEOUT, runner.worker.broker.send(waits_at, &event)).await {
         Ok(Ok(())) => {}
@@ -275,6 +367,7 @@ fn observe(job: &Job, outcome: &Outcome, took: Duration) {
         Outcome::Succeeded { .. } => "succeeded",
         Outcome::Failed { error, .. } | Outcome::Retry { error, .. } => error.class.as_str(),
         Outcome::HandedBack => ErrorClass::Lost.as_str(),
+        Outcome::Deferred { .. } => return,
     };
     let vendor = job.vendor.as_str();
     histogram!(metric::ATTEMPT_DURATION, "vendor" => vendor, "outcome" => outcome)
@@ -299,7 +392,7 @@ impl Drop for Counted {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use inferq_common::{
         id::{AccountId, JobId},
         job::{Json, Limits, Operation, Priority},
@@ -312,7 +405,7 @@ mod tests {
 
     const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
-    fn a_job(limits: Limits) -> Job {
+    pub(crate) fn a_job(limits: Limits) -> Job {
         Job {
             id: JobId::new(NOW),
             account: "acme".parse::<AccountId>().unwrap(),
@@ -328,6 +421,7 @@ mod tests {
             lost_attempts: 0,
             limits,
             route: None,
+            credential: None,
             stream: false,
             callback_url: None,
             metadata: None,
@@ -429,6 +523,8 @@ mod tests {
         let job = a_job(limits(60, None));
         assert_eq!(decided(&job, End::Revoked), None);
         assert_eq!(decided(&job, End::Interrupted), Some(Outcome::HandedBack));
+        let deferred = Some(Outcome::Deferred { run_at: NOW });
+        assert_eq!(decided(&job, End::HeldBack(NOW)), deferred);
     }
 
     #[test]

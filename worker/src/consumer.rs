@@ -63,8 +63,9 @@ async fn take(runner: &Runner, delivery: Box<dyn Delivery>) {
     let id = instance.id();
     match runner.claim(message.job_id).await {
         Ok(Some(claim)) => {
-            delivery.ack().await;
-            attempt::run(runner, claim, trace.as_deref()).await;
+            // Polled in this order: the call need not wait for the broker's client to wake up.
+            let attempt = attempt::run(runner, claim, trace.as_deref());
+            futures::join!(attempt, delivery.ack());
         }
         // Fresh under the same id, it was not lost when it asked.
         Ok(None) if instance.is_fresh() && instance.is_current(id) => {

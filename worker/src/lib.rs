@@ -5,6 +5,8 @@ mod attempt;
 pub mod callback;
 mod claims;
 mod consumer;
+mod credential;
+mod gate;
 mod runner;
 mod running;
 mod weighted;
@@ -15,6 +17,7 @@ use inferq_common::{
     broker::SharedBroker,
     clock::Clock,
     config::{CallbacksConfig, WorkerConfig},
+    credential_source::CredentialSource,
     egress::Guard,
     instance::CurrentInstance,
     publisher::Publisher,
@@ -47,6 +50,8 @@ pub struct Worker {
     /// Its attempts; the inbox's cancels go to [`Running::cancel`].
     pub running: Running,
     pub registry: Registry,
+    /// Of the accounts whose jobs it runs.
+    pub credentials: CredentialSource,
     pub config: WorkerConfig,
     pub callbacks: CallbacksConfig,
     /// How clients reach the api, for links in callbacks.
@@ -114,7 +119,8 @@ fn callbacks(runner: &Runner) -> Callbacks {
 /// adapter for.
 fn served(worker: &Worker) -> Vec<Vendor> {
     let wanted = &worker.config.vendors;
-    for vendor in wanted.iter().filter(|&&vendor| worker.registry.get(vendor).is_none()) {
+    let can_serve = |&&vendor: &&Vendor| worker.registry.vendors().any(|own| own == vendor);
+    for vendor in wanted.iter().filter(|vendor| !can_serve(vendor)) {
         warn!({ field::VENDOR_NAME } = %vendor, "this release has no adapter for a configured vendor");
     }
     let is_wanted = |vendor: &Vendor| wanted.is_empty() || wanted.contains(vendor);

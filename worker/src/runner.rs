@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, Utc};
 use inferq_common::{
     error::{ErrorClass, JobError},
     id::JobId,
@@ -15,7 +16,7 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use crate::Worker;
+use crate::{Worker, gate::Gate};
 
 /// A result the store refused this often, while it can be reached, cannot be stored.
 const MAX_REFUSALS: u32 = 5;
@@ -24,6 +25,8 @@ const MAX_REFUSALS: u32 = 5;
 pub(crate) struct Runner {
     pub(crate) worker: Worker,
     pub(crate) retry: RetryPolicy,
+    /// Holds back what a vendor would refuse.
+    pub(crate) gate: Gate,
     /// Owns the task of each attempt.
     pub(crate) attempts: TaskTracker,
     /// Rung when a job with a callback has ended here.
@@ -41,8 +44,9 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn new(worker: Worker, soft: CancellationToken) -> Self {
         Self {
-            worker,
             retry: RetryPolicy::default(),
+            gate: Gate::new(worker.config.concurrency),
+            worker,
             attempts: TaskTracker::new(),
             callback_due: Arc::default(),
             soft,
@@ -61,24 +65,26 @@ impl Runner {
         claimed
     }
 
-    /// Ends a claimed attempt. `false`: the claim no longer held, or the process stops and the
-    /// store is still away.
+    /// Ends a claimed attempt; answers when, as the store has it. `None`: the claim no longer held,
+    /// or the process stops and the store is still away.
     ///
     /// It tries until the store has it, so that no result is lost because a database restarts. A
     /// result that the store can be reached for and refuses is replaced by an internal error.
-    pub(crate) async fn finish(&self, claim: &Claim, outcome: &mut Outcome) -> bool {
+    pub(crate) async fn finish(
+        &self,
+        claim: &Claim,
+        outcome: &mut Outcome,
+    ) -> Option<DateTime<Utc>> {
         let (mut failures, mut refusals) = (0, 0);
         loop {
-            let finish = self.worker.path.finish(claim.clone(), outcome.clone());
-            let Some(finished) = self.give_up.run_until_cancelled(finish).await else {
-                return false;
-            };
+            let finish = self.worker.path.finish_at(claim.clone(), outcome.clone());
+            let finished = self.give_up.run_until_cancelled(finish).await?;
             self.note(finished.as_ref().err());
             match finished {
-                Ok(true) => return true,
+                Ok(Some(at)) => return Some(at),
                 // An earlier try may have been done though its answer was lost.
-                Ok(false) => return failures > 0 && self.is_recorded(claim, outcome).await,
-                Err(GroupError::Closed) => return false,
+                Ok(None) if failures > 0 => return self.recorded(claim, outcome).await,
+                Ok(None) | Err(GroupError::Closed) => return None,
                 Err(error) => {
                     refusals += u32::from(is_refusal(&error));
                     failures += 1;
@@ -88,27 +94,24 @@ impl Runner {
                 error!("the store refuses this attempt's result; the job fails instead");
                 *outcome = unstorable();
             }
-            if self.give_up.run_until_cancelled(sleep(pause_after(failures))).await.is_none() {
-                return false;
-            }
+            self.give_up.run_until_cancelled(sleep(pause_after(failures))).await?;
         }
     }
 
-    /// Whether the store holds `outcome` as the end of the job.
-    async fn is_recorded(&self, claim: &Claim, outcome: &Outcome) -> bool {
+    /// When the job ended, if the store holds `outcome` as its end.
+    async fn recorded(&self, claim: &Claim, outcome: &Outcome) -> Option<DateTime<Utc>> {
         let (status, error) = match outcome {
             Outcome::Succeeded { .. } => (JobStatus::Succeeded, None),
             Outcome::Failed { error, .. } => (JobStatus::Failed, Some(error)),
             // Queued again: the sweep publishes it.
-            Outcome::Retry { .. } | Outcome::HandedBack => return false,
+            Outcome::Retry { .. } | Outcome::HandedBack | Outcome::Deferred { .. } => return None,
         };
         let find = self.worker.store.find_job(claim.job.id, &claim.job.account);
-        let Some(Ok(Some((job, result)))) = self.give_up.run_until_cancelled(find).await else {
-            return false;
-        };
-        job.status == status
+        let (job, result) = self.give_up.run_until_cancelled(find).await?.ok()??;
+        let same = job.status == status
             && job.attempt == claim.attempt()
-            && result.is_some_and(|result| result.error.as_ref() == error)
+            && result.is_some_and(|result| result.error.as_ref() == error);
+        job.finished_at.filter(|_| same)
     }
 
     fn note(&self, error: Option<&GroupError>) {

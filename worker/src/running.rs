@@ -15,31 +15,37 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone, Default)]
 pub struct Running(Arc<Mutex<Attempts>>);
 
-type Attempts = HashMap<(JobId, u32), Entry>;
+#[derive(Debug, Default)]
+struct Attempts {
+    entries: HashMap<(JobId, u32), Entry>,
+    next_serial: u64,
+}
 
 #[derive(Debug)]
 struct Entry {
     instance: InstanceId,
     revoked: CancellationToken,
+    /// Told apart from a later entry: the number of an attempt that was put off is given again.
+    serial: u64,
 }
 
 impl Running {
     /// Stops an attempt: its call is dropped, which closes the vendor's socket, and nothing is
     /// written about it. One that does not run here is ignored.
     pub fn cancel(&self, job_id: JobId, attempt: u32) {
-        if let Some(entry) = self.attempts().get(&(job_id, attempt)) {
+        if let Some(entry) = self.attempts().entries.get(&(job_id, attempt)) {
             entry.revoked.cancel();
         }
     }
 
     /// How many attempts are in hand.
     pub fn count(&self) -> usize {
-        self.attempts().len()
+        self.attempts().entries.len()
     }
 
     /// Stops all attempts whose instance `is_current` denies.
     pub(crate) fn cancel_unless(&self, is_current: impl Fn(InstanceId) -> bool) {
-        for entry in self.attempts().values() {
+        for entry in self.attempts().entries.values() {
             if !is_current(entry.instance) {
                 entry.revoked.cancel();
             }
@@ -49,22 +55,25 @@ impl Running {
     /// What is in hand under `instance`, as the store is asked about it.
     pub(crate) fn held_by(&self, instance: InstanceId) -> Vec<(JobId, u32)> {
         let attempts = self.attempts();
-        let held = attempts.iter().filter(|(_, entry)| entry.instance == instance);
+        let held = attempts.entries.iter().filter(|(_, entry)| entry.instance == instance);
         held.map(|(&key, _)| key).collect()
     }
 
     /// Whether an attempt is in hand.
     pub(crate) fn holds(&self, job_id: JobId, attempt: u32) -> bool {
-        self.attempts().contains_key(&(job_id, attempt))
+        self.attempts().entries.contains_key(&(job_id, attempt))
     }
 
     /// Notes that a claim is being run, until the answer is dropped.
     pub(crate) fn hold(&self, claim: &Claim) -> Held {
         let key = (claim.job.id, claim.attempt());
         let revoked = CancellationToken::new();
-        let entry = Entry { instance: claim.instance, revoked: revoked.clone() };
-        self.attempts().insert(key, entry);
-        Held { running: self.clone(), key, revoked }
+        let mut attempts = self.attempts();
+        let serial = attempts.next_serial;
+        attempts.next_serial += 1;
+        let entry = Entry { instance: claim.instance, revoked: revoked.clone(), serial };
+        attempts.entries.insert(key, entry);
+        Held { running: self.clone(), key, serial, revoked }
     }
 
     fn attempts(&self) -> MutexGuard<'_, Attempts> {
@@ -77,12 +86,16 @@ impl Running {
 pub(crate) struct Held {
     running: Running,
     key: (JobId, u32),
+    serial: u64,
     /// Cancelled when the store has given the attempt another end.
     pub(crate) revoked: CancellationToken,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.running.attempts().remove(&self.key);
+        let mut attempts = self.running.attempts();
+        if attempts.entries.get(&self.key).is_some_and(|entry| entry.serial == self.serial) {
+            attempts.entries.remove(&self.key);
+        }
     }
 }

@@ -33,7 +33,7 @@ impl Modify for Polish {
             plain(schema);
         }
         for item in document.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.post];
+            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
             operations.into_iter().flatten().for_each(operation);
         }
     }

@@ -83,6 +83,7 @@ fn a_job_has_the_members_the_document_lists() {
         lost_attempts: 0,
         limits: Limits::default(),
         route: None,
+        credential: None,
         stream: false,
         callback_url: None,
         metadata: None,

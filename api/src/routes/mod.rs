@@ -1,5 +1,6 @@
 //! The routes, one folder or file for each resource.
 
+pub mod credentials;
 pub mod deliveries;
 pub mod docs;
 pub mod execute;
@@ -36,4 +37,5 @@ fn platform() -> Router<AppState> {
         .merge(deliveries::router())
         .merge(models::router())
         .merge(model_servers::router())
+        .merge(credentials::router())
 }

@@ -119,6 +119,11 @@ impl<'a> Entries<'a> {
         self.places.get(name).map(|&place| self.list[place].1)
     }
 
+    /// All of them, each name once.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.list.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
     /// As [`get`](Self::get), where `null` counts as not given.
     pub fn given(&self, name: &str) -> Option<&'a RawValue> {
         self.get(name).filter(|value| value.get() != "null")

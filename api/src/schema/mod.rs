@@ -4,6 +4,7 @@
 //! made of them.
 
 pub mod check;
+pub mod credential;
 pub mod error;
 pub mod health;
 pub mod inference;

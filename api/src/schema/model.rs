@@ -136,7 +136,8 @@ pub struct CreateHostedModelRequest {
     pub name: String,
     pub model_vendor: InferenceModelVendor,
     pub model_type: InferenceModelType,
-    /// `default_callback_url` in it is where callbacks go unless a request names another address.
+    /// `default_callback_url` in it is where callbacks go unless a request names another address,
+    /// `credential` the name of the credential that calls are made with.
     #[schema(value_type = Option<Map<String, Value>>)]
     pub model_metadata: Option<Json>,
     #[schema(inline, required = false, default = "error")]

@@ -9,11 +9,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use chrono::DateTime;
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Broker, BrokerHealth, Deliveries, Delivery, Event, Inbox, LaneDepth, Message};
+use super::{Broker, BrokerHealth, Deliveries, Delivery, Event, Inbox, LaneDepth, Message, Times};
 use crate::{
     id::{InstanceId, JobId},
     job::{JobResult, JobStatus, Json, Lane, Priority},
@@ -41,6 +42,7 @@ macro_rules! broker_conformance {
             next_can_be_cancelled,
             try_next_takes_only_what_is_at_hand,
             an_inbox_receives_what_is_sent_to_it,
+            events_sent_at_once_all_arrive,
             an_event_to_a_missing_inbox_is_lost,
             a_large_event_arrives_byte_for_byte,
             depth_counts_what_is_ready,
@@ -330,6 +332,7 @@ pub async fn an_inbox_receives_what_is_sent_to_it(broker: Arc<impl Broker>) {
             error: None,
             usage: Usage { input_tokens: Some(3), ..Usage::default() },
         }),
+        times: Some(Times { started_at: None, finished_at: DateTime::UNIX_EPOCH }),
     };
     broker.send(instance(1), &cancel).await.unwrap();
     broker.send(instance(2), &finished).await.unwrap();
@@ -338,6 +341,29 @@ pub async fn an_inbox_receives_what_is_sent_to_it(broker: Arc<impl Broker>) {
     assert!(timeout(QUIET, one.next()).await.is_err(), "an event that was sent to another");
     broker.send(instance(1), &finished).await.unwrap();
     assert_eq!(event(&mut one).await, finished);
+}
+
+pub async fn events_sent_at_once_all_arrive(broker: Arc<impl Broker>) {
+    let cancel = |n: u32| Event::Cancel { job_id: message(u64::from(n)).job_id, attempt: n };
+    let to = |n: u32| instance(if n % 3 == 0 { 1 } else { 2 });
+    let mut one = broker.inbox(instance(1)).await.unwrap();
+    let mut two = broker.inbox(instance(2)).await.unwrap();
+    let sent = (0..200).map(|n| {
+        let broker = &broker;
+        async move { broker.send(to(n), &cancel(n)).await.unwrap() }
+    });
+    futures::future::join_all(sent).await;
+    for (inbox, instance) in [(&mut one, instance(1)), (&mut two, instance(2))] {
+        let expected: Vec<u32> = (0..200).filter(|n| to(*n) == instance).collect();
+        let mut arrived = Vec::new();
+        for _ in &expected {
+            let Event::Cancel { attempt, .. } = event(inbox).await else { panic!("another event") };
+            arrived.push(attempt);
+        }
+        // Whoever sends at the same moment has no claim to an order.
+        arrived.sort_unstable();
+        assert_eq!(arrived, expected);
+    }
 }
 
 pub async fn an_event_to_a_missing_inbox_is_lost(broker: Arc<impl Broker>) {
@@ -362,6 +388,7 @@ pub async fn a_large_event_arrives_byte_for_byte(broker: Arc<impl Broker>) {
             response: Some(Json::parse(text.clone()).unwrap()),
             ..JobResult::default()
         }),
+        times: None,
     };
     let mut inbox = broker.inbox(instance(1)).await.unwrap();
     broker.send(instance(1), &sent).await.unwrap();

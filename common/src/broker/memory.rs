@@ -66,10 +66,6 @@ impl Broker for MemoryBroker {
         "memory"
     }
 
-    fn is_in_process(&self) -> bool {
-        true
-    }
-
     async fn publish(&self, lane: Lane, message: &Message) -> Result<(), BrokerError> {
         self.lane(lane).publish(message)
     }

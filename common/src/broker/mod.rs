@@ -12,6 +12,7 @@ pub mod conformance;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use self::{memory::MemoryBroker, rabbitmq::RabbitBroker};
@@ -52,9 +53,24 @@ pub struct Message {
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A job ended. The result is in line unless it is too large; then it is in the store.
-    Finished { job_id: JobId, status: JobStatus, attempt: u32, result: Option<JobResult> },
+    Finished {
+        job_id: JobId,
+        status: JobStatus,
+        attempt: u32,
+        result: Option<JobResult>,
+        /// `None` where the sender does not know them; they are in the store.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        times: Option<Times>,
+    },
     /// Stop running this attempt: the store has given it another end.
     Cancel { job_id: JobId, attempt: u32 },
+}
+
+/// When a job ran: with them, who has read it before needs the store no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: DateTime<Utc>,
 }
 
 /// Results up to this size travel in the event itself.
@@ -114,11 +130,6 @@ pub struct LaneDepth {
 pub trait Broker: Send + Sync + std::fmt::Debug {
     /// `rabbitmq` or `memory`.
     fn kind(&self) -> &'static str;
-
-    /// Whether all instances are in this process, so that an event costs next to nothing.
-    fn is_in_process(&self) -> bool {
-        false
-    }
 
     /// Publishes a durable message; `Ok` once the broker has taken responsibility for it.
     ///

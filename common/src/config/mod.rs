@@ -11,6 +11,7 @@ mod database;
 mod log;
 mod read;
 mod retention;
+mod secrets;
 mod shown;
 mod sources;
 mod vendors;
@@ -29,7 +30,8 @@ pub use self::{
     database::DatabaseConfig,
     log::{LogConfig, LogFormat},
     retention::RetentionConfig,
-    vendors::VendorConfig,
+    secrets::SecretsConfig,
+    vendors::{ModelOverrides, VendorConfig},
     worker::WorkerConfig,
 };
 use crate::vendor::Vendor;
@@ -45,6 +47,7 @@ pub struct Config {
     pub broker: BrokerConfig,
     pub api: ApiConfig,
     pub auth: AuthConfig,
+    pub secrets: SecretsConfig,
     pub worker: WorkerConfig,
     pub callbacks: CallbacksConfig,
     pub retention: RetentionConfig,
@@ -116,6 +119,7 @@ impl Config {
         config.broker.validate()?;
         config.api.validate()?;
         config.auth.validate()?;
+        config.secrets.validate()?;
         config.worker.validate()?;
         config.callbacks.validate()?;
         config.retention.validate()?;

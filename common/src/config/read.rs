@@ -2,6 +2,7 @@
 
 use std::{fmt::Display, str::FromStr};
 
+use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, SeqAccess, Visitor},
@@ -17,6 +18,14 @@ pub(super) fn optional_url<'de, D: Deserializer<'de>>(
         Url::parse(&text).map_err(|error| D::Error::custom(format!("is no URL: {error}")))
     };
     text.map(parse).transpose()
+}
+
+/// For `#[serde(deserialize_with)]`: a [`list`] whose entries are never shown.
+pub(super) fn secrets<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<SecretString>, D::Error> {
+    let texts: Vec<String> = list(deserializer)?;
+    Ok(texts.into_iter().map(SecretString::from).collect())
 }
 
 /// For `#[serde(deserialize_with)]`: a list of texts, or (from the environment) one text with

@@ -1,5 +1,7 @@
 //! How settings are shown: with every secret taken out.
 
+use std::collections::BTreeMap;
+
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serializer;
 use url::Url;
@@ -22,6 +24,22 @@ pub(super) fn secret<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.serialize_some(&secret.as_ref().map(|_| HIDDEN))
+}
+
+/// For `#[serde(serialize_with)]`: only how many there are.
+pub(super) fn secrets<S: Serializer>(
+    secrets: &[SecretString],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(|_| HIDDEN))
+}
+
+/// For `#[serde(serialize_with)]`: names only; a value may be a credential.
+pub(super) fn header_names<S: Serializer>(
+    headers: &BTreeMap<String, String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(headers.keys().map(|name| (name, HIDDEN)))
 }
 
 fn without_password(text: &str) -> String {

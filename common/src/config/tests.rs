@@ -68,6 +68,7 @@ fn every_setting_is_in_the_defaults_and_nothing_else() {
 fn what_the_defaults_leave_as_a_comment_can_be_set() {
     let text =
         documented().1.replace("bootstrap_key = \"\"", "bootstrap_key = \"0123456789abcdef\"");
+    let text = text.replace("master_key = \"\"", &format!("master_key = \"{}\"", "0f".repeat(32)));
     let config = with(&text).unwrap();
     assert_eq!(config.api.public_url.unwrap().as_str(), "https://inferq.example/");
     assert!(config.auth.bootstrap_key.is_some());

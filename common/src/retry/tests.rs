@@ -27,6 +27,7 @@ fn job(attempt: u32, lost_attempts: u32, num_retries: u32) -> Job {
         lost_attempts,
         limits: Limits { num_retries, ..Limits::default() },
         route: None,
+        credential: None,
         stream: false,
         callback_url: None,
         metadata: None,

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use chrono::{DateTime, Utc};
+
 use super::{
     Claim, FoundJob, SharedStore, Submitted,
     group::{GroupCommit, GroupError},
@@ -21,7 +23,7 @@ const MAX_FIND_GROUP: usize = 64;
 pub struct JobPath {
     submit: GroupCommit<NewJob, Submitted>,
     claim: GroupCommit<JobId, Option<Claim>>,
-    finish: GroupCommit<(Claim, Outcome), bool>,
+    finish: GroupCommit<(Claim, Outcome), Option<DateTime<Utc>>>,
     find: GroupCommit<(JobId, AccountId), Option<FoundJob>>,
 }
 
@@ -64,7 +66,11 @@ impl JobPath {
         let finish =
             GroupCommit::start("finish", max_group, move |ends: Arc<[(Claim, Outcome)]>| {
                 let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
-                async move { store.finish(&ends, clock.now()).await }
+                async move {
+                    let now = clock.now();
+                    let held = store.finish(&ends, now).await?;
+                    Ok(held.into_iter().map(|held| held.then_some(now)).collect())
+                }
             });
         Self { submit, claim, finish, find }
     }
@@ -82,6 +88,15 @@ impl JobPath {
 
     /// Ends an attempt. `false`: the claim no longer held, nothing was written.
     pub async fn finish(&self, claim: Claim, outcome: Outcome) -> Result<bool, GroupError> {
+        Ok(self.finish_at(claim, outcome).await?.is_some())
+    }
+
+    /// As [`Self::finish`]; answers when the attempt ended, as the store has it.
+    pub async fn finish_at(
+        &self,
+        claim: Claim,
+        outcome: Outcome,
+    ) -> Result<Option<DateTime<Utc>>, GroupError> {
         self.finish.add((claim, outcome)).await
     }
 
@@ -106,7 +121,7 @@ impl JobPath {
 
 #[cfg(test)]
 mod tests {
-    use chrono::{DateTime, TimeDelta, Utc};
+    use chrono::TimeDelta;
     use tempfile::TempDir;
 
     use super::*;

@@ -14,8 +14,11 @@ use super::{FoundJob, Page, PageRequest, StoreError, Wakeup};
 use crate::{
     account::{ApiKey, KeyHash},
     callback::{Delivery, DeliveryAttempt, DeliveryStatus},
+    credential::{Envelope, SealedCredential},
     error::{ErrorClass, JobError},
-    id::{AccountId, ApiKeyId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId},
+    id::{
+        AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
+    },
     job::{
         Attempt, AttemptOutcome, Job, JobResult, JobStatus, Json, Lane, Limits, Outcome, Priority,
     },
@@ -138,6 +141,7 @@ pub(crate) struct JobRow<T> {
     pub(crate) num_retries: i32,
     pub(crate) total_timeout_ms: Option<i64>,
     pub(crate) route: Option<String>,
+    pub(crate) credential: Option<String>,
     pub(crate) stream: bool,
     pub(crate) callback_url: Option<String>,
     pub(crate) metadata: Option<String>,
@@ -177,6 +181,7 @@ impl<T: StoredInstant> TryFrom<JobRow<T>> for Job {
                     .transpose()?,
             },
             route: row.route.map(|route| read.word("route", &route)).transpose()?,
+            credential: row.credential.map(|name| read.word("credential", &name)).transpose()?,
             stream: row.stream,
             callback_url: row.callback_url,
             metadata: row.metadata.map(|text| read.json("metadata", text)).transpose()?,
@@ -456,6 +461,39 @@ impl<T: StoredInstant> ApiKeyRow<T> {
     }
 }
 
+/// A row of `credentials`.
+#[derive(Debug, FromRow)]
+pub(crate) struct CredentialRow<T> {
+    pub(crate) credential_id: Uuid,
+    pub(crate) account_id: String,
+    pub(crate) name: String,
+    pub(crate) vendor: String,
+    pub(crate) envelope: Vec<u8>,
+    pub(crate) is_default: bool,
+    pub(crate) created_at: T,
+    pub(crate) updated_at: T,
+    pub(crate) version: i64,
+}
+
+impl<T: StoredInstant> TryFrom<CredentialRow<T>> for SealedCredential {
+    type Error = StoreError;
+
+    fn try_from(row: CredentialRow<T>) -> Result<Self, StoreError> {
+        let read = Reader("credentials");
+        Ok(Self {
+            id: CredentialId::from_uuid(row.credential_id),
+            account: read.word("account_id", &row.account_id)?,
+            name: read.word("name", &row.name)?,
+            vendor: read.word("vendor", &row.vendor)?,
+            secret: Envelope(row.envelope),
+            is_default: row.is_default,
+            created_at: read.instant("created_at", row.created_at)?,
+            updated_at: read.instant("updated_at", row.updated_at)?,
+            version: row.version,
+        })
+    }
+}
+
 /// Turns rows into the domain; the first that cannot be read is the error.
 pub(crate) fn all<R, D>(rows: Vec<R>) -> Result<Vec<D>, StoreError>
 where
@@ -499,7 +537,8 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    pub(crate) fn of(outcome: &Outcome) -> Self {
+    /// `None` for a deferral, which ends no attempt and is a statement of its own.
+    pub(crate) fn of(outcome: &Outcome) -> Option<Self> {
         let empty = Self {
             status: JobStatus::Queued,
             outcome: AttemptOutcome::Failed,
@@ -510,7 +549,7 @@ impl Ending {
             run_at: None,
             lost: false,
         };
-        match outcome.clone() {
+        Some(match outcome.clone() {
             Outcome::Succeeded { response, usage, vendor_request_id } => Self {
                 status: JobStatus::Succeeded,
                 outcome: AttemptOutcome::Succeeded,
@@ -531,7 +570,8 @@ impl Ending {
                 lost: true,
                 ..empty
             },
-        }
+            Outcome::Deferred { .. } => return None,
+        })
     }
 
     fn because(self, error: JobError) -> Self {
@@ -697,10 +737,11 @@ mod tests {
             Outcome::HandedBack,
         ];
         for outcome in outcomes {
-            let ending = Ending::of(&outcome);
+            let ending = Ending::of(&outcome).unwrap();
             assert!(JobStatus::Running.can_become(ending.status), "{outcome:?}");
             assert_eq!(ending.lost, outcome == Outcome::HandedBack);
         }
+        assert!(Ending::of(&Outcome::Deferred { run_at: DateTime::UNIX_EPOCH }).is_none());
     }
 
     #[test]

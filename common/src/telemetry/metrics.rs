@@ -72,6 +72,13 @@ pub fn describe_metrics() {
     let job = "From submit to the final status, by vendor and status.";
     describe_histogram!(metric::JOB_DURATION, Unit::Seconds, job);
     describe_counter!(metric::RETRIES, "Attempts that will be repeated, by error class.");
+    let deferred = "Jobs put back uncalled because their model is held back, by vendor.";
+    describe_counter!(metric::GATE_DEFERRED, deferred);
+    let refused =
+        "Attempts failed uncalled because their credential is refused, by vendor and class.";
+    describe_counter!(metric::GATE_REFUSED, refused);
+    let limited = "Calls answered with a request to slow down, by vendor.";
+    describe_counter!(metric::RATE_LIMITED, limited);
     describe_counter!(metric::CALLBACK_ATTEMPTS, "POSTs of callbacks, by outcome.");
     describe_gauge!(metric::CALLBACK_LAG, Unit::Seconds, "Age of the oldest due callback.");
     describe_counter!(metric::SWEEPER_REPAIRS, "What the sweeper put right, by kind.");

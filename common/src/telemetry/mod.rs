@@ -48,6 +48,12 @@ pub mod metric {
     pub const JOB_DURATION: &str = "inferq_job_duration_seconds";
     /// Counter by `class`.
     pub const RETRIES: &str = "inferq_retries_total";
+    /// Counter by `vendor`: jobs put back uncalled because their model's lane is held back.
+    pub const GATE_DEFERRED: &str = "inferq_gate_deferred_total";
+    /// Counter by `vendor` and `class`: attempts failed uncalled because their credential is refused.
+    pub const GATE_REFUSED: &str = "inferq_gate_refused_total";
+    /// Counter by `vendor`: calls the vendor answered with a request to slow down.
+    pub const RATE_LIMITED: &str = "inferq_rate_limited_total";
     /// Counter by `outcome`: `delivered`, `retried`, `failed`.
     pub const CALLBACK_ATTEMPTS: &str = "inferq_callback_attempts_total";
     /// Gauge: age of the oldest due callback.

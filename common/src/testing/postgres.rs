@@ -32,11 +32,22 @@ const NO_POSTGRES: &str =
 /// Longest wait for a server to start, recovery after a crash included.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 
+type Settings = &'static [&'static str];
+
 /// Settings that make tests fast. A committed transaction still survives the end of the server's
 /// processes, `stop` included; without `fsync` it would not survive a power cut, which no test
 /// brings about.
-const SETTINGS: &[&str] =
+const QUICK: &[&str] =
     &["fsync=off", "full_page_writes=off", "shared_buffers=64MB", "max_connections=300"];
+
+/// Settings of a server that keeps what it has committed, for measurements.
+const DURABLE: &[&str] = &[
+    "fsync=on",
+    "full_page_writes=on",
+    "shared_buffers=256MB",
+    "max_wal_size=4GB",
+    "max_connections=300",
+];
 
 /// The URL of a new, empty database. It goes with the server; on a server that the environment
 /// names it stays behind.
@@ -90,14 +101,26 @@ impl Server {
     /// # Panics
     /// If there is neither.
     pub async fn start() -> Self {
+        Self::start_with(QUICK).await
+    }
+
+    /// As [`Self::start`], one that flushes every commit to the disk as in production.
+    ///
+    /// # Panics
+    /// If there is neither.
+    pub async fn start_durable() -> Self {
+        Self::start_with(DURABLE).await
+    }
+
+    async fn start_with(settings: Settings) -> Self {
         let mut failures = Vec::new();
         // Another process may take the free port before the server does.
         for _ in 0..3 {
             let port = free_port();
             let password = format!("{:032x}", rand::rng().random::<u128>());
-            let started = match Self::start_container(port, &password).await {
+            let started = match Self::start_container(port, &password, settings).await {
                 Ok(server) => Ok(server),
-                Err(no_container) => match Self::start_installed(port, &password).await {
+                Err(no_container) => match Self::start_installed(port, &password, settings).await {
                     Ok(server) => Ok(server),
                     Err(no_program) => Err(format!("{no_container}; {no_program}")),
                 },
@@ -113,8 +136,12 @@ impl Server {
         panic!("{NO_POSTGRES} ({})", failures.join("; "));
     }
 
-    async fn start_container(port: u16, password: &str) -> Result<Self, String> {
-        let settings = SETTINGS.iter().flat_map(|&setting| ["-c", setting]);
+    async fn start_container(
+        port: u16,
+        password: &str,
+        settings: Settings,
+    ) -> Result<Self, String> {
+        let settings = settings.iter().flat_map(|&setting| ["-c", setting]);
         let container = GenericImage::new("postgres", "17")
             .with_wait_for(WaitFor::message_on_stdout("PostgreSQL init process complete"))
             .with_mapped_port(port, 5432.tcp())
@@ -137,8 +164,12 @@ impl Server {
         })
     }
 
-    async fn start_installed(port: u16, password: &str) -> Result<Self, String> {
-        let installed = Installed::create(port, password).await?;
+    async fn start_installed(
+        port: u16,
+        password: &str,
+        settings: Settings,
+    ) -> Result<Self, String> {
+        let installed = Installed::create(port, password, settings).await?;
         let mut guard = std::process::Command::new("sh");
         guard.args([
             "-c",
@@ -215,12 +246,13 @@ struct Installed {
     programs: PathBuf,
     folder: PathBuf,
     port: u16,
+    settings: Settings,
     /// Postgres refuses to run as root; then this user and group run it.
     run_as: Option<(u32, u32)>,
 }
 
 impl Installed {
-    async fn create(port: u16, password: &str) -> Result<Self, String> {
+    async fn create(port: u16, password: &str, settings: Settings) -> Result<Self, String> {
         let programs = find_programs().ok_or("no installed Postgres")?;
         let run_as = unprivileged_user()?;
         let folder = tempfile::Builder::new()
@@ -235,7 +267,8 @@ impl Installed {
                     .map_err(|error| error.to_string())?;
             }
         }
-        let mut installed = Self { programs, folder: folder.path().to_owned(), port, run_as };
+        let mut installed =
+            Self { programs, folder: folder.path().to_owned(), port, settings, run_as };
         let pwfile = format!("--pwfile={}", password_file.display());
         let arguments = ["--username=postgres", "--auth=password", "--encoding=UTF8"];
         installed
@@ -250,7 +283,7 @@ impl Installed {
         use std::fmt::Write as _;
         let mut options =
             format!("-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories=", self.port);
-        for setting in SETTINGS {
+        for setting in self.settings {
             write!(options, " -c {setting}").expect("a String takes all");
         }
         let log = self.folder.join("log").display().to_string();

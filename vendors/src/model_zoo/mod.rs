@@ -1,30 +1,92 @@
-//! The models that inferq brings along. So far one: `echo`.
+//! The models of this deployment: a catalogue of servers that speak OpenAI's format (vLLM, llama.cpp,
+//! Ollama, TGI), named in the configuration, and `echo`, which inferq brings along.
 
 mod echo;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use inferq_common::{error::ErrorClass, usage::Usage};
+use inferq_common::{clock::Clock, config::VendorConfig, error::ErrorClass, usage::Usage};
 
 use self::echo::Echo;
-use crate::{Adapter, Call, Chunk, Chunks, Reply, error::VendorError};
+use crate::{
+    Adapter, Call, Chunk, Chunks, Reply,
+    error::{VendorError, shorten},
+    openai,
+    remote::http::Clients,
+};
 
 /// A streamed echo comes in this many parts at most.
 const N_PARTS: usize = 4;
 
-/// Runs the built-in models in this process.
+/// Runs the built-in models in this process and passes all others on to the server of the catalogue,
+/// if there is one for them all.
 ///
 /// `echo` answers with its `args`. Where `args` is an object, four members steer it, for
 /// demonstrations: `delay_ms` waits first (0 to 24 h), `fail_times` lets that many attempts fail,
 /// with `status` (400 to 599; default 503) and, if given, `retry_after` (seconds).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ModelZoo;
+#[derive(Debug, Default)]
+pub struct ModelZoo {
+    server: Option<Arc<dyn Adapter>>,
+    /// The names in the catalogue, for the message to who asks for another.
+    names: Vec<String>,
+}
+
+/// The adapter for models without an entry of their own.
+///
+/// # Errors
+/// A sentence for an operator: which setting is at fault, or that TLS cannot be set up.
+pub fn adapter(
+    config: &VendorConfig,
+    clients: &Clients,
+    clock: Arc<dyn Clock>,
+) -> Result<ModelZoo, String> {
+    let server = match config.base_url {
+        Some(_) => Some(Arc::new(entry(config, clients, clock)?) as Arc<dyn Adapter>),
+        None => None,
+    };
+    Ok(ModelZoo { server, names: config.models.keys().cloned().collect() })
+}
+
+/// The adapter for one entry of the catalogue.
+///
+/// # Errors
+/// As [`adapter`].
+pub fn entry(
+    config: &VendorConfig,
+    clients: &Clients,
+    clock: Arc<dyn Clock>,
+) -> Result<impl Adapter + use<>, String> {
+    if config.base_url.is_none() {
+        return Err("base_url: must name the model's server, such as http://gpu-1:8000/v1".into());
+    }
+    openai::compatible(&openai::MODEL_ZOO, config, clients, clock)
+}
+
+impl ModelZoo {
+    /// Who serves a model that is not built in.
+    fn server(&self, model: &str) -> Result<&Arc<dyn Adapter>, VendorError> {
+        self.server.as_ref().ok_or_else(|| {
+            let own = ["echo"].into_iter().chain(self.names.iter().map(String::as_str));
+            let own = shorten(&own.collect::<Vec<_>>().join(", "), 300);
+            let model = shorten(model, 100);
+            let message = format!(
+                "model_zoo has no model '{model}'; it has: {own} (an entry under \
+                 vendors.model_zoo.models adds one)"
+            );
+            VendorError::new(ErrorClass::NotFound, message)
+        })
+    }
+}
 
 #[async_trait]
 impl Adapter for ModelZoo {
     async fn call(&self, call: &Call) -> Result<Reply, VendorError> {
-        find(&call.model)?;
+        if call.model != "echo" {
+            return self.server(&call.model)?.call(call).await;
+        }
         let echo = Echo::of(&call.args)?;
         tokio::time::sleep(echo.delay).await;
         echo.failure(call.attempt)?;
@@ -33,20 +95,14 @@ impl Adapter for ModelZoo {
     }
 
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {
+        if call.model != "echo" {
+            return self.server(&call.model)?.stream(call).await;
+        }
         let reply = self.call(call).await?;
         let end = Chunk::End { usage: reply.usage, vendor_request_id: None };
         let parts: Vec<_> = parts(reply.response.as_str()).map(Chunk::Data).collect();
         Ok(stream::iter(parts.into_iter().chain([end]).map(Ok)).boxed())
     }
-}
-
-fn find(model: &str) -> Result<(), VendorError> {
-    if model == "echo" {
-        return Ok(());
-    }
-    let name: String = model.chars().take(100).collect();
-    let message = format!("model_zoo has no model '{name}'; it has: echo");
-    Err(VendorError::new(ErrorClass::NotFound, message))
 }
 
 /// The text in pieces that together are the text; no character is split.
@@ -82,11 +138,12 @@ mod tests {
             model: model.to_owned(),
             args,
             route: None,
+            timeout: Duration::from_secs(60),
         }
     }
 
     async fn echo(args: &str, attempt: u32) -> Result<Reply, VendorError> {
-        ModelZoo.call(&call("echo", args, attempt)).await
+        ModelZoo::default().call(&call("echo", args, attempt)).await
     }
 
     #[tokio::test]
@@ -164,15 +221,16 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_model_says_what_there_is() {
-        let error = ModelZoo.call(&call("llama", "{}", 1)).await.unwrap_err();
+        let error = ModelZoo::default().call(&call("llama", "{}", 1)).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::NotFound);
-        assert_eq!(error.to_string(), "model_zoo has no model 'llama'; it has: echo");
+        let message = "model_zoo has no model 'llama'; it has: echo (an entry";
+        assert!(error.to_string().starts_with(message), "{error}");
     }
 
     #[tokio::test]
     async fn a_stream_is_the_args_in_parts() {
         for args in [r#"{"text":"é漢🦀é漢🦀é漢🦀"}"#, "1", "{}"] {
-            let stream = ModelZoo.stream(&call("echo", args, 1)).await.unwrap();
+            let stream = ModelZoo::default().stream(&call("echo", args, 1)).await.unwrap();
             let mut chunks: Vec<Chunk> = stream.map(Result::unwrap).collect().await;
             let end = Chunk::End { usage: Usage::default(), vendor_request_id: None };
             assert_eq!(chunks.pop(), Some(end));

@@ -9,10 +9,11 @@ use inferq_common::error::{ErrorClass, JobError};
 use inferq_common::usage::Usage;
 use serde_json::Value;
 
-use super::wire::WireError;
+use super::{Flavor, wire::WireError};
 use crate::{
-    error::{VendorError, class_of_status, excerpt, shorten},
+    error::{VendorError, answered, class_of_status, excerpt, shorten},
     hint,
+    remote::Failure,
 };
 
 /// Money or a quota that comes back next month, whatever the status.
@@ -43,77 +44,62 @@ const OVERLOADED: &[&str] = &[
 /// llama.cpp answers 500 with these to what it will never be able to do.
 const PERMANENT_500_TEXT: &[&str] = &["requires --jinja", "cannot use both", "not support"];
 
-/// What the body of a failure holds.
-pub(crate) struct Failure<'a> {
-    /// `None` for an error inside a 2xx answer or a stream.
-    pub status: Option<u16>,
-    pub headers: &'a HeaderMap,
-    pub body: &'a str,
-}
-
-impl Failure<'_> {
-    /// The error to keep of an answer that is not 2xx, or of a 2xx answer that holds an error.
-    pub(crate) fn into_error(self, now: DateTime<Utc>) -> VendorError {
-        let document: Option<Value> = serde_json::from_str(self.body).ok();
-        let wire = document.as_ref().and_then(WireError::of);
-        let text = wire.as_ref().and_then(|wire| wire.message.as_deref()).unwrap_or(self.body);
-        let message = match self.status {
-            Some(status) => answered(status, text),
-            None => format!("the vendor answered an error: {}", excerpt(text)),
-        };
-        let retry_after = hint::retry_after(self.headers, document.as_ref(), text, now);
-        let should_retry = self.headers.get("x-should-retry").map(http::HeaderValue::as_bytes);
-        let wire = wire.unwrap_or_default();
-        let class = class(self.status, &wire);
-        let (class, message) = match should_retry {
-            Some(b"false") if class.is_transient() => (
-                refused_for_good(class),
-                format!("{message} (the vendor says that another attempt would not help)"),
-            ),
-            Some(b"true") if !class.is_transient() && named(&wire).is_none() => {
-                (ErrorClass::Transient, message)
-            }
-            _ => (class, message),
-        };
-        VendorError {
-            error: JobError {
-                class,
-                message,
-                vendor_status: self.status,
-                vendor_code: wire.words().next().map(|word| shorten(word, 100)),
-                vendor_request_id: None,
-            },
-            retry_after: retry_after.filter(|_| class.is_transient()),
-            usage: Usage::default(),
-        }
+/// The error to keep of an answer that is not 2xx, or of a 2xx answer that holds an error.
+pub(crate) fn error(flavor: &Flavor, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
+    let document: Option<Value> = serde_json::from_str(failure.body).ok();
+    let wire = document.as_ref().and_then(WireError::of);
+    let text = wire.as_ref().and_then(|wire| wire.message.as_deref()).unwrap_or(failure.body);
+    let message = answered(failure.status, text);
+    let retry_after = hint::retry_after(failure.headers, document.as_ref(), text, now);
+    let should_retry = failure.headers.get("x-should-retry").map(http::HeaderValue::as_bytes);
+    let wire = wire.unwrap_or_default();
+    let class = class(flavor, failure.status, &wire);
+    let is_named = || named(flavor, failure.status, &wire).is_some();
+    let (class, message) = match should_retry {
+        Some(b"false") if class.is_transient() => (
+            refused_for_good(class),
+            format!("{message} (the vendor says that another attempt would not help)"),
+        ),
+        Some(b"true") if !class.is_transient() && !is_named() => (ErrorClass::Transient, message),
+        _ => (class, message),
+    };
+    let message = advised(flavor, class, message);
+    VendorError {
+        error: JobError {
+            class,
+            message,
+            vendor_status: failure.status,
+            vendor_code: wire.words().next().map(|word| shorten(word, 100)),
+            vendor_request_id: None,
+        },
+        retry_after: retry_after.filter(|_| class.is_transient()),
+        usage: Usage::default(),
     }
 }
 
-fn answered(status: u16, text: &str) -> String {
-    let text = excerpt(text);
-    let reason = http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
-    match (text.is_empty(), reason) {
-        (false, _) => format!("the vendor answered {status}: {text}"),
-        (true, Some(reason)) => format!("the vendor answered {status} ({reason})"),
-        (true, None) => format!("the vendor answered {status}"),
+/// The message, with what a person can do about a refused key.
+fn advised(flavor: &Flavor, class: ErrorClass, message: String) -> String {
+    match (class, flavor.key_advice) {
+        (ErrorClass::Auth, advice) if !advice.is_empty() => format!("{message}; {advice}"),
+        _ => message,
     }
 }
 
 /// The error of an event inside a stream.
-pub(crate) fn in_stream(wire: &WireError, now: DateTime<Utc>) -> VendorError {
-    let class = class(None, wire);
+pub(crate) fn in_stream(flavor: &Flavor, wire: &WireError, now: DateTime<Utc>) -> VendorError {
+    let class = class(flavor, None, wire);
     let text = wire.message.as_deref().unwrap_or("no reason given");
     let hint = hint::retry_after(&HeaderMap::new(), None, text, now);
     let message = format!("the vendor broke the stream off: {}", excerpt(text));
-    let mut error = VendorError::new(class, message);
+    let mut error = VendorError::new(class, advised(flavor, class, message));
     error.error.vendor_code = wire.words().next().map(|word| shorten(word, 100));
     error.retry_after = hint.filter(|_| class.is_transient());
     error
 }
 
 /// The class by what the body names, else by the status, else by the broad words.
-pub(crate) fn class(status: Option<u16>, wire: &WireError) -> ErrorClass {
-    if let Some(class) = named(wire) {
+fn class(flavor: &Flavor, status: Option<u16>, wire: &WireError) -> ErrorClass {
+    if let Some(class) = named(flavor, status, wire) {
         return class;
     }
     let message = wire.message.as_deref().unwrap_or_default();
@@ -128,8 +114,12 @@ pub(crate) fn class(status: Option<u16>, wire: &WireError) -> ErrorClass {
     }
 }
 
-/// What the body names so clearly that the status does not matter.
-fn named(wire: &WireError) -> Option<ErrorClass> {
+/// What the body names: in the vendor's own words, or so clearly that the status does not matter.
+fn named(flavor: &Flavor, status: Option<u16>, wire: &WireError) -> Option<ErrorClass> {
+    (flavor.class)(status, wire).or_else(|| named_as_by_openai(wire))
+}
+
+fn named_as_by_openai(wire: &WireError) -> Option<ErrorClass> {
     let message = wire.message.as_deref().unwrap_or_default();
     if any(wire, QUOTA) {
         Some(ErrorClass::QuotaExhausted)
@@ -176,11 +166,13 @@ fn refused_for_good(class: ErrorClass) -> ErrorClass {
     }
 }
 
-fn any(wire: &WireError, words: &[&str]) -> bool {
+/// Whether one of these is the code or the type.
+pub(crate) fn any(wire: &WireError, words: &[&str]) -> bool {
     words.iter().any(|word| wire.is(word))
 }
 
-fn contains(message: &str, texts: &[&str]) -> bool {
+/// Whether one of these, in lower case, stands in the message.
+pub(crate) fn contains(message: &str, texts: &[&str]) -> bool {
     let message = message.to_ascii_lowercase();
     texts.iter().any(|text| message.contains(text))
 }

@@ -7,15 +7,17 @@ use chrono::{DateTime, Utc};
 use inferq_common::{error::ErrorClass, job::Route, members::each_member, usage::Usage};
 use serde_json::Value;
 
-use super::{classify, convert::read_usage, wire::WireError};
+use super::{Flavor, classify, convert::read_usage, wire::WireError};
 use crate::{
     error::{VendorError, shorten},
-    sse::Event,
+    framing::Frame,
+    remote::Follow,
 };
 
 /// Follows one stream.
 #[derive(Debug)]
 pub(crate) struct Reader {
+    flavor: &'static Flavor,
     route: Route,
     usage: Usage,
     state: State,
@@ -32,19 +34,14 @@ enum State {
 }
 
 impl Reader {
-    pub(crate) fn new(route: Route) -> Self {
-        Self { route, usage: Usage::default(), state: State::Open }
+    pub(crate) fn new(flavor: &'static Flavor, route: Route) -> Self {
+        Self { flavor, route, usage: Usage::default(), state: State::Open }
     }
+}
 
-    /// Takes an event and answers with what to pass on of it.
-    ///
-    /// # Errors
-    /// What an error event means; `Protocol` for what is no JSON object.
-    pub(crate) fn take(
-        &mut self,
-        event: Event,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Bytes>, VendorError> {
+impl Follow for Reader {
+    fn take(&mut self, frame: Frame, now: DateTime<Utc>) -> Result<Option<Bytes>, VendorError> {
+        let event = frame.data;
         if event.trim_ascii() == b"[DONE]" {
             self.state = State::Over;
             return Ok(None);
@@ -58,34 +55,31 @@ impl Reader {
         };
         match read {
             Ok(None) => Ok(Some(event)),
-            Ok(Some(wire)) => {
-                Err(VendorError { usage: self.usage, ..classify::in_stream(&wire, now) })
-            }
+            Ok(Some(wire)) => Err(VendorError {
+                usage: self.usage,
+                ..classify::in_stream(self.flavor, &wire, now)
+            }),
             Err(NotAChunk) => Err(self.not_a_chunk(&event)),
         }
     }
 
-    /// Whether nothing more is to come.
-    pub(crate) fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.state == State::Over
     }
 
-    /// What the answer consumed, as far as the vendor has told.
-    pub(crate) fn usage(&self) -> Usage {
+    fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// The connection ended, or broke.
-    ///
-    /// # Errors
-    /// `Transient` where the answer was not complete by then.
-    pub(crate) fn end(&mut self) -> Result<(), VendorError> {
+    fn end(&mut self) -> Result<(), VendorError> {
         if mem::replace(&mut self.state, State::Over) == State::Open {
             return Err(self.cut());
         }
         Ok(())
     }
+}
 
+impl Reader {
     fn cut(&self) -> VendorError {
         let message = "the vendor's stream ended before the answer was complete";
         VendorError { usage: self.usage, ..VendorError::new(ErrorClass::Transient, message) }
@@ -103,7 +97,7 @@ impl Reader {
         let (mut finished, mut error) = (false, false);
         each_member(text, |member| match member.key.as_ref() {
             _ if member.is_null() => {}
-            "usage" => self.usage = read_usage(self.route, Some(member.value)),
+            "usage" => self.usage = read_usage(self.flavor, self.route, Some(member.value)),
             "error" => error = true,
             "object" => error |= member.value == r#""error""#,
             "choices" => finished |= has_finish_reason(member.value),
@@ -131,12 +125,12 @@ impl Reader {
         .map_err(|_| NotAChunk)?;
         match kind.trim_matches('"') {
             "response.completed" | "response.incomplete" => {
-                self.usage = response_usage(response);
+                self.usage = response_usage(self.flavor, response);
                 self.state = State::Over;
                 Ok(None)
             }
             "response.failed" => {
-                self.usage = response_usage(response);
+                self.usage = response_usage(self.flavor, response);
                 Ok(Some(error_in(response.unwrap_or(text))))
             }
             "error" => Ok(Some(error_in(text))),
@@ -159,11 +153,11 @@ fn error_in(text: &str) -> WireError {
     }
 }
 
-fn response_usage(response: Option<&str>) -> Usage {
+fn response_usage(flavor: &Flavor, response: Option<&str>) -> Usage {
     let mut usage = Usage::default();
     let found = each_member(response.unwrap_or_default(), |member| {
         if member.key == "usage" {
-            usage = read_usage(Route::Responses, Some(member.value));
+            usage = read_usage(flavor, Route::Responses, Some(member.value));
         }
     });
     found.map(|()| usage).unwrap_or_default()

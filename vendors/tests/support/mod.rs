@@ -12,7 +12,11 @@ use inferq_common::{
     id::JobId,
     job::Json,
 };
-use inferq_vendors::{Call, openai::OpenAi};
+use inferq_vendors::{
+    Call,
+    openai::{self, OpenAi},
+    remote::{Remote, http::Clients},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -82,18 +86,19 @@ impl Server {
     }
 
     /// An adapter that calls this server, with whatever limits `change` sets.
-    pub(crate) fn adapter(&self, change: impl FnOnce(&mut VendorConfig)) -> OpenAi {
+    pub(crate) fn adapter(&self, change: impl FnOnce(&mut VendorConfig)) -> Remote<OpenAi> {
         adapter(&format!("http://{}/v1", self.address), change)
     }
 }
 
 /// The adapter's clock stands at noon of 2026-11-20.
-pub(crate) fn adapter(base_url: &str, change: impl FnOnce(&mut VendorConfig)) -> OpenAi {
+pub(crate) fn adapter(base_url: &str, change: impl FnOnce(&mut VendorConfig)) -> Remote<OpenAi> {
     let base_url = Some(base_url.parse().expect("an address"));
     let mut config = VendorConfig { base_url, ..VendorConfig::default() };
     change(&mut config);
     let noon = "2026-11-20T12:00:00Z".parse().expect("an instant");
-    OpenAi::new(&config, Arc::new(ManualClock::at(noon))).expect("a good configuration")
+    openai::adapter(&config, &Clients::default(), Arc::new(ManualClock::at(noon)))
+        .expect("a good configuration")
 }
 
 pub(crate) fn call(args: &str) -> Call {
@@ -103,6 +108,7 @@ pub(crate) fn call(args: &str) -> Call {
         model: "gpt-5".to_owned(),
         args: Json::parse(args).expect("arguments are JSON"),
         route: None,
+        timeout: Duration::from_secs(60),
     }
 }
 

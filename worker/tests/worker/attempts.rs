@@ -33,7 +33,7 @@ async fn who_waits_is_told_and_given_the_result() {
     let worker = platform.worker().await;
     let mut events = platform.inbox_of(platform.api).await;
     let id = platform.submit("echo", |job| job.reply_to = Some(platform.api)).await;
-    let Event::Finished { job_id, status, attempt, result } = events.next().await else {
+    let Event::Finished { job_id, status, attempt, result, .. } = events.next().await else {
         panic!("a job that ends is told as such")
     };
     assert_eq!((job_id, status, attempt), (id, JobStatus::Succeeded, 1));

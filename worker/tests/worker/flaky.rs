@@ -13,14 +13,17 @@ use chrono::{DateTime, Utc};
 use inferq_common::{
     account::{ApiKey, KeyHash},
     callback::{Delivery, DeliveryAttempt},
-    id::{AccountId, ApiKeyId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId},
+    credential::{CredentialName, Envelope, SealedCredential},
+    id::{
+        AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
+    },
     job::{Attempt, Job, Json, Lane, NewJob, Outcome},
     model::{Model, ModelServer},
     store::{
-        AccountStore, Added, Cancelled, Claim, DeliveryClaim, DeliveryOutcome, DeliveryStore,
-        FoundJob, InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter, ModelStore,
-        NewInstance, Page, PageRequest, Rescued, SharedStore, Store, StoreError, Submitted, Wakeup,
-        WebhookSecret,
+        AccountStore, Added, Cancelled, Claim, CredentialStore, DeliveryClaim, DeliveryOutcome,
+        DeliveryStore, FoundJob, InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter,
+        ModelStore, NewCredential, NewInstance, Page, PageRequest, Rescued, SharedStore, Store,
+        StoreError, Submitted, Wakeup, WebhookSecret,
     },
     vendor::Vendor,
 };
@@ -35,12 +38,29 @@ pub(crate) struct FlakyStore {
     refused: AtomicUsize,
     /// The next call of this name is done, and its answer lost.
     mute: Mutex<Option<&'static str>>,
+    /// Whether paused time stands still during a call.
+    still: bool,
+}
+
+/// Keeps paused time from running on while a database is at work, which the runtime cannot see.
+struct Still {
+    _end: std::sync::mpsc::Sender<()>,
+}
+
+impl Still {
+    fn begin() -> Self {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        // Time stands still while the runtime has a blocking task.
+        tokio::task::spawn_blocking(move || ended.recv());
+        Self { _end: end }
+    }
 }
 
 impl FlakyStore {
-    pub(crate) fn over(inner: SharedStore) -> Self {
+    pub(crate) fn over(inner: SharedStore, still: bool) -> Self {
         Self {
             inner,
+            still,
             down: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
             mute: Mutex::new(None),
@@ -82,7 +102,9 @@ macro_rules! forward {
         impl $trait for FlakyStore {
             $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
                 self.check()?;
+                let still = self.still.then(Still::begin);
                 let answer = self.inner.$name($($arg),*).await?;
+                drop(still);
                 self.check_answer(stringify!($name))?;
                 Ok(answer)
             })+
@@ -146,6 +168,18 @@ forward!(ModelStore {
     find_model_server(id: ModelServerId, account: &AccountId) -> Option<ModelServer>;
     find_model_server_by_alias(alias: &str, account: &AccountId) -> Option<ModelServer>;
     list_model_servers(account: &AccountId) -> Vec<ModelServer>;
+});
+
+forward!(CredentialStore {
+    put_credential(new: &NewCredential) -> Added<SealedCredential>;
+    find_credential(account: &AccountId, name: &CredentialName) -> Option<SealedCredential>;
+    find_default_credential(account: &AccountId, vendor: Vendor) -> Option<SealedCredential>;
+    list_credentials(
+        account: &AccountId, vendor: Option<Vendor>, page: &PageRequest<CredentialId>
+    ) -> Page<SealedCredential>;
+    all_credentials(after: Option<CredentialId>, limit: u32) -> Vec<SealedCredential>;
+    reseal_credential(id: CredentialId, version: i64, envelope: &Envelope) -> bool;
+    delete_credential(account: &AccountId, name: &CredentialName) -> Option<CredentialId>;
 });
 
 forward!(AccountStore {

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests unwrap freely, and so do their helpers")]
 
 mod attempts;
+mod credentials;
 mod flaky;
+mod gate;
 mod platform;
 mod rescue;
 mod stops;

@@ -2,10 +2,13 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use inferq_common::{
     broker::{Event, SharedBroker, memory::MemoryBroker},
-    clock::{Clock, SystemClock},
+    clock::{Clock, SystemClock, to_micros},
     config::{Config, RetentionConfig},
+    credential::MasterKeys,
+    credential_source::CredentialSource,
     id::{AccountId, InstanceId, JobId},
     inbox::{Handlers, InboxHub},
     instance::{CurrentInstance, Identity, keep_alive},
@@ -19,13 +22,13 @@ use inferq_common::{
     sweeper::Sweeper,
     vendor::Vendor,
 };
-use inferq_vendors::Registry;
+use inferq_vendors::{Adapter, Registry};
 use inferq_worker::{Running, Worker};
 use secrecy::SecretString;
 use tokio::{
     runtime::{Builder, EnterGuard, Runtime},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -44,28 +47,51 @@ pub(crate) struct Platform {
     /// Who submits: an api that is alive and does nothing else.
     pub(crate) api: InstanceId,
     config: Config,
+    adapter: Arc<dyn Adapter>,
+    /// Whether workers run on the test's own runtime.
+    still: bool,
     _tasks: JoinSet<()>,
     _folder: tempfile::TempDir,
 }
 
 impl Platform {
     pub(crate) async fn start() -> Self {
+        Self::start_on(Arc::new(SystemClock), TestVendor::new(), None).await
+    }
+
+    /// On the test's own runtime, whose time is paused from now on, with `adapter` for a vendor.
+    pub(crate) async fn start_still(adapter: Arc<dyn Adapter>) -> Self {
+        let clock = Arc::new(TokioClock(Instant::now()));
+        Self::start_on(clock, TestVendor::new(), Some(adapter)).await
+    }
+
+    async fn start_on(
+        clock: Arc<dyn Clock>,
+        vendor: Arc<TestVendor>,
+        adapter: Option<Arc<dyn Adapter>>,
+    ) -> Self {
+        let still = adapter.is_some();
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::load(None).unwrap();
         let file = folder.path().join("inferq.db");
         config.database.url = SecretString::from(format!("sqlite://{}", file.display()));
         config.worker.shutdown_grace_secs = 10;
-        let store = SqliteStore::open(&config.database).unwrap();
+        let store = SqliteStore::open_with_clock(&config.database, Arc::clone(&clock)).unwrap();
         store.migrate().await.unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let account: AccountId = "acme".parse().unwrap();
         let secret = SecretString::from("whsec_c2VjcmV0".to_owned());
         store.ensure_account(&account, &secret, clock.now()).await.unwrap();
         let api = CurrentInstance::new(InstanceId::new(clock.now()));
-        let store = Arc::new(store);
+        if still {
+            tokio::time::pause();
+        }
+        let inner: SharedStore = Arc::new(store);
+        let store = Arc::new(FlakyStore::over(Arc::clone(&inner), still));
+        // The api lives on though the workers' store is away.
+        let of_api = if still { Arc::clone(&store) as SharedStore } else { inner };
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_alive(
-            Arc::clone(&store) as SharedStore,
+            of_api,
             Arc::clone(&clock),
             Identity { role: "api", host: "test".into(), alone: false },
             api.clone(),
@@ -74,10 +100,12 @@ impl Platform {
         timeout(SOON, api.fresh()).await.expect("it registers");
         let broker: SharedBroker = Arc::new(MemoryBroker::new());
         Self {
-            store: Arc::new(FlakyStore::over(store)),
+            store,
             publisher: Publisher::start(Arc::clone(&broker)),
             broker,
-            vendor: TestVendor::new(),
+            adapter: adapter.unwrap_or_else(|| Arc::clone(&vendor) as Arc<_>),
+            vendor,
+            still,
             clock,
             account,
             api: api.id(),
@@ -121,6 +149,7 @@ impl Platform {
             lost_attempts: 0,
             limits: Limits::default(),
             route: None,
+            credential: None,
             stream: false,
             callback_url: None,
             metadata: None,
@@ -182,27 +211,12 @@ impl Platform {
     fn build(&self, edit: impl FnOnce(&mut Config)) -> TestWorker {
         let mut config = self.config.clone();
         edit(&mut config);
-        let process = Process::start();
+        let process = if self.still { Process(None) } else { Process::start() };
         let _on_it = process.enter();
         let (store, clock) = (self.shared_store(), Arc::clone(&self.clock));
         let instance = CurrentInstance::new(InstanceId::new(clock.now()));
         let running = Running::default();
-        let mut registry = Registry::default();
-        registry.insert(Vendor::OpenAi, Arc::clone(&self.vendor) as Arc<_>);
-        let path = JobPath::start(Arc::clone(&store), Arc::clone(&clock), instance.clone(), 64);
-        let worker = Worker {
-            store: Arc::clone(&store),
-            broker: Arc::clone(&self.broker),
-            publisher: self.publisher.clone(),
-            path,
-            instance: instance.clone(),
-            running: running.clone(),
-            registry,
-            config: config.worker,
-            callbacks: config.callbacks,
-            public_url: "http://127.0.0.1:8080".parse().unwrap(),
-            clock: Arc::clone(&clock),
-        };
+        let worker = self.assemble(config, instance.clone(), running.clone(), Arc::default());
         let (shutdown, retire) = (Shutdown::new(), CancellationToken::new());
         let hub = InboxHub::start(
             Arc::clone(&self.broker),
@@ -220,6 +234,38 @@ impl Platform {
         let mut work = JoinSet::new();
         work.spawn(inferq_worker::run(worker, shutdown.clone()));
         TestWorker { process, instance, shutdown, retire, work, tasks, hub }
+    }
+
+    /// The parts of a worker, of which none is at work.
+    pub(crate) fn idle_worker(&self, keys: Arc<MasterKeys>) -> Worker {
+        let instance = CurrentInstance::new(self.api);
+        self.assemble(self.config.clone(), instance, Running::default(), keys)
+    }
+
+    fn assemble(
+        &self,
+        config: Config,
+        instance: CurrentInstance,
+        running: Running,
+        keys: Arc<MasterKeys>,
+    ) -> Worker {
+        let (store, clock) = (self.shared_store(), Arc::clone(&self.clock));
+        let registry = Registry::of([(Vendor::OpenAi, Arc::clone(&self.adapter))]);
+        let path = JobPath::start(Arc::clone(&store), Arc::clone(&clock), instance.clone(), 64);
+        Worker {
+            credentials: CredentialSource::new(Arc::clone(&store), keys),
+            store,
+            broker: Arc::clone(&self.broker),
+            publisher: self.publisher.clone(),
+            path,
+            instance,
+            running,
+            registry,
+            config: config.worker,
+            callbacks: config.callbacks,
+            public_url: "http://127.0.0.1:8080".parse().unwrap(),
+            clock,
+        }
     }
 
     pub(crate) fn sweeper(&self, instance: CurrentInstance) -> Sweeper {
@@ -247,7 +293,18 @@ impl Events {
     }
 }
 
-/// A runtime of its own, so that all of it can vanish at once.
+/// A clock that goes with tokio's, which tests pause.
+#[derive(Debug)]
+struct TokioClock(Instant);
+
+impl Clock for TokioClock {
+    fn now(&self) -> DateTime<Utc> {
+        let start = DateTime::from_timestamp(1_900_000_000, 0).unwrap();
+        to_micros(start + TimeDelta::from_std(self.0.elapsed()).unwrap())
+    }
+}
+
+/// A runtime of its own, so that all of it can vanish at once; `None`: the test's.
 struct Process(Option<Runtime>);
 
 impl Process {
@@ -255,14 +312,16 @@ impl Process {
         Self(Some(Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()))
     }
 
-    fn enter(&self) -> EnterGuard<'_> {
-        self.0.as_ref().unwrap().enter()
+    fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.0.as_ref().map(Runtime::enter)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.0.take().unwrap().shutdown_background();
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

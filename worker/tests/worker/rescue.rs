@@ -102,7 +102,7 @@ async fn who_waits_is_told_of_a_job_that_lost_too_many_processes() {
         }
     }
     let worker = platform.worker().await;
-    let Event::Finished { job_id, status, attempt, result } = events.next().await else {
+    let Event::Finished { job_id, status, attempt, result, .. } = events.next().await else {
         panic!("a job that ends is told as such")
     };
     assert_eq!((job_id, status, attempt), (job.id, JobStatus::Failed, Limits::MAX_LOST_ATTEMPTS));

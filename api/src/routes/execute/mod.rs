@@ -16,8 +16,9 @@ use self::request::Request;
 use crate::{
     answer,
     auth::Caller,
+    credential,
     error::ApiError,
-    extract::{Fault, Payload, Prefer, Segment},
+    extract::{Payload, Prefer, Segment},
     rules,
     state::AppState,
     submit::Order,
@@ -65,6 +66,8 @@ pub async fn execute_server(
     let request = Request::read(state, path, headers, payload, &target.name).await?;
     let callback = request.callback_url.is_some();
     let model = target.registered.as_deref();
+    let loc = || vec!["path".into(), "alias".into()];
+    let credential = credential::of_model(state, &caller.account, model, loc).await?;
     let order = Order {
         operation: Operation::Execute,
         account: caller.account,
@@ -74,6 +77,7 @@ pub async fn execute_server(
         args: request.args,
         limits: request.limits,
         route: None,
+        credential,
         priority: request.priority,
         callback_url: request
             .callback_url
@@ -110,10 +114,6 @@ impl Target {
             let found = state.catalogue.model_by_name(&state.store, &caller.account, &name).await?;
             Self { name, registered: found }
         };
-        rules::served(&target.name).map_err(|reason| {
-            let loc = vec!["path".into(), "alias".into()];
-            ApiError::Invalid(vec![Fault::value(reason).at(loc, None)])
-        })?;
         if let Some(model) = &target.registered {
             rules::ready(model)?;
         }

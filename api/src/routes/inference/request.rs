@@ -9,6 +9,7 @@ use inferq_common::{
 };
 
 use crate::{
+    credential,
     error::ApiError,
     extract::{Members, Payload, Problems, Share, read},
     rules,
@@ -132,6 +133,8 @@ impl Request {
         if let Some(model) = registered {
             rules::ready(model)?;
         }
+        let loc = || vec!["body".into(), "model".into()];
+        let credential = credential::of_model(state, &account, registered, loc).await?;
         Ok(Order {
             operation: Operation::Inference,
             account,
@@ -141,6 +144,7 @@ impl Request {
             args: self.args,
             limits: self.limits,
             route: self.route,
+            credential,
             priority: self.priority,
             callback_url: self
                 .callback_url

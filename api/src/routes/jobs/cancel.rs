@@ -58,6 +58,7 @@ fn tell(state: &AppState, job: &Job, ran_at: Option<InstanceId>) {
         status: JobStatus::Cancelled,
         attempt: job.attempt,
         result: None,
+        times: None,
     };
     state.waiters.finished(ended.clone());
     let mut events = Vec::with_capacity(2);

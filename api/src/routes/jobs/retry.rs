@@ -7,6 +7,7 @@ use inferq_common::{id::JobId, vendor::ModelName};
 use crate::{
     answer,
     auth::Caller,
+    credential,
     error::ApiError,
     extract::{Payload, Prefer, Problems, Segment},
     state::AppState,
@@ -41,6 +42,10 @@ pub(super) async fn retry(
     problems.check()?;
     let args =
         state.store.find_args(id, &caller.account).await?.ok_or_else(|| job_not_found(id))?;
+    if let Some(name) = &job.credential {
+        let usable = credential::usable(&state, &caller.account, job.vendor, name).await?;
+        usable.map_err(|reason| ApiError::Refused(reason.into()))?;
+    }
     let order = Order {
         operation: job.operation,
         account: caller.account,
@@ -50,6 +55,7 @@ pub(super) async fn retry(
         args,
         limits: job.limits,
         route: job.route,
+        credential: job.credential,
         priority: job.priority,
         callback_url: job.callback_url,
         metadata: job.metadata,

@@ -1,8 +1,8 @@
 use http::Method;
 use inferq_common::{
-    broker::Event,
+    broker::{Event, Times},
     error::{ErrorClass, JobError},
-    job::{JobStatus, Outcome},
+    job::{JobResult, JobStatus, Outcome},
     usage::Usage,
 };
 use secrecy::ExposeSecret as _;
@@ -46,6 +46,57 @@ async fn a_long_poll_ends_with_the_job_or_with_its_time() {
     let (reply, _) = tokio::join!(poll("wait=30"), api.run_next(succeeded("1")));
     assert_eq!(reply.json()["status"], "succeeded");
     assert_eq!(reply.json()["response"], 1);
+}
+
+#[tokio::test]
+async fn a_long_poll_shows_what_the_store_has() {
+    let api = TestApi::start().await;
+    let id = api.accepted(r#"{"model":"model_zoo/echo","metadata":{"z":1.50},"args":[]}"#).await;
+    let path = format!("/v5/jobs/{id}");
+    let poll = api.send(api.request(Method::GET, &path, &[("prefer", "wait=30")], ""));
+    let (told, _) = tokio::join!(poll, api.run_next(succeeded(r#"{"a":1.50}"#)));
+    assert_eq!(told.json()["status"], "succeeded");
+    assert_eq!(told.text, api.get(&path).await.text);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_job_made_here_does_not_need_the_store() {
+    let api = TestApi::start().await;
+    let id = api.accepted(ECHO).await;
+    let claim = api.claim().await;
+    api.store.close().await;
+    let path = format!("/v5/jobs/{id}");
+    let poll = api.send(api.request(Method::GET, &path, &[("prefer", "wait=30")], ""));
+    let tell = async {
+        while api.state.waiters.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let response = Some(inferq_common::job::Json::parse("[1]").unwrap());
+        let (started_at, finished_at) = (claim.job.started_at, claim.job.created_at);
+        api.state.waiters.finished(Event::Finished {
+            job_id: id,
+            status: JobStatus::Succeeded,
+            attempt: 1,
+            result: Some(JobResult { response, ..JobResult::default() }),
+            times: Some(Times { started_at, finished_at }),
+        });
+    };
+    let (told, ()) = tokio::join!(poll, tell);
+    assert_eq!(told.status, 200, "{told:?}");
+    assert_eq!((&told.json()["response"], &told.json()["attempt"]), (&json!([1]), &json!(1)));
+    // What is over is not remembered.
+    let again = api.send(api.request(Method::GET, &path, &[("prefer", "wait=30")], "")).await;
+    assert_eq!(again.status, 503, "{again:?}");
+}
+
+#[tokio::test]
+async fn another_account_does_not_wait_for_a_job_that_is_remembered() {
+    let api = TestApi::start().await;
+    let id = api.accepted(ECHO).await;
+    let other = api.add_key("other", &[]).await;
+    let headers = [("x-api-key", other.expose_secret()), ("prefer", "wait=30")];
+    let path = format!("/v5/jobs/{id}");
+    assert_eq!(api.send(api.request(Method::GET, &path, &headers, "")).await.status, 404);
 }
 
 #[tokio::test]

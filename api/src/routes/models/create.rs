@@ -3,8 +3,9 @@
 use axum::{Json as JsonBody, extract::State};
 use chrono::{DateTime, Utc};
 use inferq_common::{
+    credential::CredentialName,
     egress::Guard,
-    id::ModelId,
+    id::{AccountId, ModelId},
     job::Json,
     model::{IdentityType, Model, ModelStatus, ModelType},
     store::Added,
@@ -14,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     auth::Caller,
+    credential,
     error::ApiError,
     extract::{Fault, Members, Payload, read},
     schema::{
@@ -50,7 +52,7 @@ pub(crate) async fn create_model(
     caller: Caller,
     payload: Payload,
 ) -> Result<JsonBody<InferenceModel>, ApiError> {
-    let new = NewModel::read(&payload, &state.guard)?;
+    let new = NewModel::read(&payload, &state, &caller.account).await?;
     let update = new.on_conflict == OnConflict::Update;
     let model = new.into_model(&caller, state.clock.now());
     match state.store.add_model(&model, update).await? {
@@ -81,7 +83,12 @@ struct NewModel {
 }
 
 impl NewModel {
-    fn read(payload: &Payload, guard: &Guard) -> Result<Self, ApiError> {
+    async fn read(
+        payload: &Payload,
+        state: &AppState,
+        account: &AccountId,
+    ) -> Result<Self, ApiError> {
+        let guard = &state.guard;
         let members = payload.members(&["model_vendor", "vendor_configuration"])?;
         let body: &RawValue = serde_json::from_str(payload.text()?).map_err(ApiError::internal)?;
         let mut findings = Findings::of_body();
@@ -91,6 +98,9 @@ impl NewModel {
             Kind::Hosted => hosted(body, &mut findings),
         };
         let new = read.map(|new| new.finish(guard, &mut findings));
+        if let Some(new) = &new {
+            new.check_credential(state, account, &mut findings).await?;
+        }
         findings.finish()?;
         new.ok_or_else(|| ApiError::internal("a model without findings and without a reading"))
     }
@@ -113,8 +123,36 @@ impl NewModel {
         self
     }
 
+    /// A credential that the metadata name must be there.
+    async fn check_credential(
+        &self,
+        state: &AppState,
+        account: &AccountId,
+        findings: &mut Findings,
+    ) -> Result<(), ApiError> {
+        let metadata = self.metadata.as_ref().and_then(|json| Entries::of(json.raw()));
+        let Some(given) = metadata.and_then(|metadata| metadata.given("credential")) else {
+            return Ok(());
+        };
+        let fault = match read::string(given).map(|name| name.parse::<CredentialName>()) {
+            Ok(Ok(name)) => {
+                let usable = credential::usable(state, account, self.vendor, &name).await?;
+                usable.err().map(Fault::value)
+            }
+            Ok(Err(reason)) => Some(Fault::value(reason)),
+            Err(fault) => Some(fault),
+        };
+        if let Some(fault) = fault {
+            findings.within("model_metadata", |inner| {
+                inner.within("credential", |inner| inner.add(fault, Some(given)));
+            });
+        }
+        Ok(())
+    }
+
     fn into_model(self, caller: &Caller, now: DateTime<Utc>) -> Model {
-        let (status, status_reason) = status_of(self.vendor);
+        // Nothing is deployed that could still become ready.
+        let (status, status_reason) = (ModelStatus::Ready, None);
         Model {
             id: ModelId::new(now),
             account: caller.account.clone(),
@@ -130,17 +168,6 @@ impl NewModel {
             created_by_user_id: caller.key.to_string(),
             created_by_identity_type: IdentityType::ServiceAccount,
         }
-    }
-}
-
-/// Ready if this release can call the vendor: nothing is deployed that could still become ready.
-fn status_of(vendor: Vendor) -> (ModelStatus, Option<String>) {
-    if Vendor::SERVED.contains(&vendor) {
-        (ModelStatus::Ready, None)
-    } else {
-        let reason =
-            format!("this release has no adapter for {vendor}; the model cannot be called");
-        (ModelStatus::Failed, Some(reason))
     }
 }
 

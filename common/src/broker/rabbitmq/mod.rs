@@ -5,6 +5,7 @@
 //! `feed` consumes, `topology` declares.
 
 mod address;
+mod events;
 mod feed;
 mod link;
 mod publish;
@@ -14,17 +15,9 @@ mod wire;
 #[cfg(all(test, feature = "servers"))]
 mod tests;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use lapin::{options::BasicPublishOptions, types::ShortString};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc, oneshot},
@@ -38,6 +31,7 @@ use tracing::{debug, error, warn};
 
 use self::{
     address::Address,
+    events::{EventTask, Outgoing},
     feed::{Feed, FeedContext, Source, Taken},
     link::{Link, Live},
     publish::{Answer, PublishTask, Request},
@@ -69,13 +63,15 @@ struct Connected {
     publishing: Link,
     consuming: Link,
     requests: mpsc::Sender<Request>,
+    events: mpsc::Sender<Outgoing>,
     /// One for each publish whose caller waits.
     permits: Semaphore,
     max_outstanding: u32,
     publish_timeout: Duration,
     feeds: Arc<FeedContext>,
     tasks: TaskTracker,
-    closing: AtomicBool,
+    event_tasks: TaskTracker,
+    closing: CancellationToken,
 }
 
 impl RabbitBroker {
@@ -135,6 +131,18 @@ impl Connected {
         };
         let ends = closed.clone();
         tasks.spawn(async move { ends.run_until_cancelled(publish_task.run()).await });
+        let (events, outgoing) = mpsc::channel(events::QUEUE);
+        let closing = CancellationToken::new();
+        let event_task = EventTask {
+            link: publishing.clone(),
+            events: outgoing,
+            send_timeout: publish_timeout,
+            closing: closing.clone(),
+        };
+        let ends = closed.clone();
+        let event_tasks = TaskTracker::new();
+        event_tasks.spawn(async move { ends.run_until_cancelled(event_task.run()).await });
+        event_tasks.close();
         let feeds = FeedContext {
             link: consuming.clone(),
             closed: closed.clone(),
@@ -146,12 +154,14 @@ impl Connected {
             publishing,
             consuming,
             requests,
+            events,
             permits: Semaphore::new(max_outstanding),
             max_outstanding: u32::try_from(max_outstanding).unwrap_or(u32::MAX),
             publish_timeout,
             feeds: Arc::new(feeds),
             tasks,
-            closing: AtomicBool::new(false),
+            event_tasks,
+            closing,
         }
     }
 
@@ -190,19 +200,12 @@ impl Connected {
     }
 
     async fn send(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
-        let encoded = wire::encode_event(event).map_err(|error| {
+        let event = serde_json::to_vec(event).map_err(|error| {
             BrokerError::Refused(format!("the event cannot be written: {error}"))
         })?;
-        let live = self.publishing.sending().await?;
-        let channel = live.events().await.map_err(|error| self.unavailable(&error))?;
-        let sent = channel.basic_publish(
-            ShortString::default(),
-            topology::inbox_queue(to),
-            BasicPublishOptions::default(),
-            &encoded.body,
-            encoded.properties,
-        );
-        sent.await.map(drop).map_err(|error| self.unavailable(&error))
+        // Whoever sends while the server is away should hear of it.
+        self.publishing.sending().await?;
+        self.events.send(Outgoing { to, event }).await.map_err(|_| BrokerError::Closed)
     }
 
     async fn depth(&self, lane: Lane) -> Result<LaneDepth, BrokerError> {
@@ -238,7 +241,7 @@ impl Broker for RabbitBroker {
 
     async fn publish(&self, lane: Lane, message: &Message) -> Result<(), BrokerError> {
         let connected = self.connected()?;
-        if connected.closing.load(Ordering::Relaxed) {
+        if connected.closing.is_cancelled() {
             return Err(BrokerError::Closed);
         }
         connected.in_time(&connected.publishing, connected.publish(lane, message)).await
@@ -252,7 +255,8 @@ impl Broker for RabbitBroker {
 
     async fn inbox(&self, instance: InstanceId) -> Result<Box<dyn Inbox>, BrokerError> {
         let feeds = Arc::clone(&self.connected()?.feeds);
-        Ok(Box::new(RabbitInbox(Feed::open(feeds, Source::Inbox(instance)).await)))
+        let feed = Feed::open(feeds, Source::Inbox(instance)).await;
+        Ok(Box::new(RabbitInbox { feed, at_hand: VecDeque::new() }))
     }
 
     async fn send(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
@@ -281,8 +285,11 @@ impl Broker for RabbitBroker {
             self.closed.cancel();
             return;
         };
-        connected.closing.store(true, Ordering::Relaxed);
-        let outstanding = connected.permits.acquire_many(connected.max_outstanding);
+        connected.closing.cancel();
+        let outstanding = async {
+            let publishes = connected.permits.acquire_many(connected.max_outstanding);
+            tokio::join!(publishes, connected.event_tasks.wait()).0.map(drop)
+        };
         if timeout(grace, outstanding).await.is_err() {
             warn!("publishes were still unconfirmed when the broker was closed");
         }
@@ -365,18 +372,27 @@ impl Drop for RabbitDelivery {
     }
 }
 
-struct RabbitInbox(Feed);
+struct RabbitInbox {
+    feed: Feed,
+    /// Of the last message.
+    at_hand: VecDeque<Event>,
+}
 
 #[async_trait]
 impl Inbox for RabbitInbox {
     async fn next(&mut self) -> Option<Event> {
         loop {
-            let taken = self.0.next().await?;
+            if let Some(event) = self.at_hand.pop_front() {
+                return Some(event);
+            }
+            let taken = self.feed.next().await?;
             // At most once: an event that cannot be handled is as good as lost.
             taken.ack();
-            match wire::decode_event(&taken.delivery.data) {
-                Ok(event) => return Some(event),
-                Err(error) => warn!(%error, "an event cannot be read; dropping it"),
+            for event in wire::decode_events(&taken.delivery.data) {
+                match event {
+                    Ok(event) => self.at_hand.push_back(event),
+                    Err(error) => warn!(%error, "an event cannot be read; dropping it"),
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{
     broker::{Event, Message},
@@ -58,15 +59,22 @@ pub(super) fn decode(body: &[u8], properties: &BasicProperties) -> serde_json::R
     Ok(Message { job_id: body.job_id, attempt: body.attempt, reply_to: body.reply_to, trace })
 }
 
-pub(super) fn encode_event(event: &Event) -> serde_json::Result<Encoded> {
-    let properties = BasicProperties::default()
+pub(super) fn event_properties() -> BasicProperties {
+    BasicProperties::default()
         .with_delivery_mode(TRANSIENT)
-        .with_content_type("application/json".into());
-    Ok(Encoded { body: serde_json::to_vec(event)?, properties })
+        .with_content_type("application/json".into())
 }
 
-pub(super) fn decode_event(body: &[u8]) -> serde_json::Result<Event> {
-    serde_json::from_slice(body)
+/// The events of one message: one by itself, several as an array. An event that cannot be read does
+/// not hide its neighbours.
+pub(super) fn decode_events(body: &[u8]) -> Vec<serde_json::Result<Event>> {
+    if body.first() != Some(&b'[') {
+        return vec![serde_json::from_slice(body)];
+    }
+    match serde_json::from_slice::<Vec<&RawValue>>(body) {
+        Ok(events) => events.iter().map(|event| serde_json::from_str(event.get())).collect(),
+        Err(error) => vec![Err(error)],
+    }
 }
 
 #[cfg(test)]
@@ -87,6 +95,20 @@ mod tests {
         let encoded = encode(&message(1)).unwrap();
         let text = String::from_utf8(encoded.body).unwrap();
         assert_eq!(text, format!(r#"{{"job_id":"{}","attempt":0}}"#, message(1).job_id));
+    }
+
+    #[test]
+    fn events_come_alone_or_together() {
+        let job_id = message(1).job_id;
+        let event = Event::Cancel { job_id, attempt: 2 };
+        let text = serde_json::to_string(&event).unwrap();
+        let read = |body: &str| -> Vec<Option<Event>> {
+            decode_events(body.as_bytes()).into_iter().map(Result::ok).collect()
+        };
+        assert_eq!(read(&text), [Some(event.clone())]);
+        let several = format!(r#"[{text},{{"newer":{{}}}},{text}]"#);
+        assert_eq!(read(&several), [Some(event.clone()), None, Some(event)]);
+        assert_eq!(read("["), [None]);
     }
 
     #[test]

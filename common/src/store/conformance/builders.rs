@@ -47,6 +47,7 @@ pub(super) fn a_job() -> JobBuilder {
         lost_attempts: 0,
         limits: Limits::default(),
         route: None,
+        credential: None,
         stream: false,
         callback_url: None,
         metadata: None,

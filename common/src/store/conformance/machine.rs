@@ -97,10 +97,11 @@ impl Machine {
         let mut batch = Vec::new();
         for _ in 0..2 {
             let Some(claim) = self.claims.choose(&mut self.rng).cloned() else { return };
-            let outcome = match self.rng.random_range(0..4) {
+            let outcome = match self.rng.random_range(0..5) {
                 0 => succeeded(),
                 1 => failed(),
                 2 => retry_at(at(self.seconds + 1)),
+                3 => Outcome::Deferred { run_at: at(self.seconds + 1) },
                 _ => Outcome::HandedBack,
             };
             batch.push((claim, outcome));
@@ -119,7 +120,13 @@ impl Machine {
             }
             let allowed = job.status == before.status || before.status.can_become(job.status);
             assert!(allowed, "{} became {}", before.status, job.status);
-            assert!(job.attempt >= before.attempt && job.lost_attempts >= before.lost_attempts);
+            // A deferral takes back the attempt that its claim had counted.
+            let taken_back = u32::from(before.status == JobStatus::Running);
+            assert!(job.attempt >= before.attempt - taken_back);
+            assert!(job.lost_attempts >= before.lost_attempts);
+            let was_called = job.attempt > 0;
+            assert_eq!(job.started_at.is_some(), was_called, "{job:?}");
+            assert_eq!(job.attempt_started_at.is_some(), was_called, "{job:?}");
             *before = job;
         }
     }

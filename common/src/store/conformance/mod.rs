@@ -14,6 +14,8 @@
 
 mod accounts;
 mod builders;
+mod credentials;
+mod defer;
 mod deliveries;
 mod instances;
 mod jobs;
@@ -34,8 +36,8 @@ use self::{
 use std::{any::Any, ops::Deref};
 
 pub use self::{
-    accounts::*, builders::plain_job, deliveries::*, instances::*, jobs::*, lists::*, machine::*,
-    models::*, retention::*, schedule::*, submit::*,
+    accounts::*, builders::plain_job, credentials::*, defer::*, deliveries::*, instances::*,
+    jobs::*, lists::*, machine::*, models::*, retention::*, schedule::*, submit::*,
 };
 use super::{SharedStore, Store};
 
@@ -115,6 +117,11 @@ macro_rules! store_conformance_cases {
             an_old_attempt_cannot_finish_a_job
             a_retry_waits_and_is_claimed_again
             a_job_handed_back_can_run_elsewhere_at_once
+            a_deferred_job_is_as_it_was_before_its_claim
+            a_deferral_between_attempts_costs_no_retry
+            a_deferred_job_can_be_cancelled_or_expire
+            a_claim_that_was_deferred_writes_nothing_more
+            a_deferral_holds_only_with_its_claim
             revoked_names_what_is_no_longer_held
             a_queued_job_is_cancelled_at_once
             a_running_job_is_cancelled_and_names_who_runs_it
@@ -181,6 +188,15 @@ macro_rules! store_conformance_cases {
             keys_are_listed_for_all_whose_account_they_open
             a_revoked_key_stays_revoked
             a_rotated_secret_signs_until_its_end
+            a_credential_comes_back_as_it_was_put
+            a_credential_put_again_has_the_next_version
+            a_credential_keeps_its_vendor
+            a_vendor_has_one_default_in_an_account
+            credentials_are_listed_page_by_page
+            a_deleted_credential_is_gone
+            another_account_sees_no_credential
+            a_credential_put_from_many_sides_is_one
+            a_credential_is_sealed_anew_unless_it_changed
             random_moves_keep_to_the_state_machine
         }
     };
@@ -204,6 +220,8 @@ mod tests {
     fn every_case_is_listed() {
         let files = [
             include_str!("accounts.rs"),
+            include_str!("credentials.rs"),
+            include_str!("defer.rs"),
             include_str!("deliveries.rs"),
             include_str!("instances.rs"),
             include_str!("jobs.rs"),

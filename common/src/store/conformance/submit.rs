@@ -24,6 +24,7 @@ pub async fn a_job_comes_back_as_it_was_submitted(fixture: Fixture) {
             total_timeout: Some(Duration::from_hours(7 * 24)),
         };
         job.route = Some(Route::Embeddings);
+        job.credential = Some("team-a_2".parse().unwrap());
         job.stream = true;
         job.callback_url = Some("https://example.com/hook?a=b#c".into());
         job.metadata = Some(Json::parse(r#"{ "b": 1.50, "a" : "\u0000\"" }"#).unwrap());

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     PostgresStore,
+    defer::{Deferral, defer},
     submit::{chunks_by_bytes, count},
 };
 use crate::{
@@ -21,7 +22,10 @@ use crate::{
 /// `ended` is what the claims still held; all else is written from it alone.
 ///
 /// Documents are picked by their position, so that they are not carried through the steps.
-pub(super) const FINISH: &str = "
+macro_rules! finish {
+    ($owed:literal) => {
+        concat!(
+            "
 WITH ended AS (
     UPDATE jobs
     SET status = input.status,
@@ -34,15 +38,16 @@ WITH ended AS (
         instance_id = CASE WHEN input.status = 'queued' THEN jobs.instance_id END
     FROM unnest(
         $1::uuid[], $2::uuid[], $3::int4[], $4::text[], $5::text[], $6::bool[], $7::timestamptz[],
-        $8::text[], $9::uuid[], $10::text[]
+        $8::text[], $9::uuid[], $10::text[], $15::timestamptz[]
     ) WITH ORDINALITY AS input (
         job_id, instance_id, attempt, status, outcome, lost, run_at, vendor_request_id,
-        delivery_id, host, position
+        delivery_id, host, attempt_started_at, position
     )
     WHERE jobs.job_id = ANY (ARRAY[input.job_id])
         AND jobs.status || '' = 'running'
         AND jobs.instance_id = input.instance_id
         AND jobs.attempt = input.attempt
+        AND jobs.attempt_started_at = input.attempt_started_at
         AND input.instance_id = ANY (ARRAY(
             SELECT instance_id FROM instances WHERE instance_id = ANY ($2) AND lost_at IS NULL
         ))
@@ -63,7 +68,17 @@ WITH ended AS (
         ($14::text[])[position]::json
     FROM ended
     WHERE status <> 'queued'
-), owed AS (
+",
+            $owed,
+            ")
+SELECT position FROM ended"
+        )
+    };
+}
+
+/// For groups that owe callbacks.
+pub(super) const FINISH: &str = finish!(
+    "), owed AS (
     INSERT INTO deliveries (
         delivery_id, job_id, account_id, url, host, job_status, status, attempt, created_at,
         next_attempt_at
@@ -71,8 +86,11 @@ WITH ended AS (
     SELECT delivery_id, job_id, account_id, callback_url, host, status, 'pending', 0, $12, $12
     FROM ended
     WHERE status <> 'queued' AND delivery_id IS NOT NULL
-)
-SELECT position FROM ended";
+"
+);
+
+/// For groups that owe none: a statement pays for each table it names, written to or not.
+pub(super) const FINISH_QUIETLY: &str = finish!("");
 
 /// One outcome as it is bound, and where its answer goes.
 struct Finished<'a> {
@@ -91,16 +109,17 @@ impl PostgresStore {
         let mut finished: Vec<Finished> = outcomes
             .iter()
             .enumerate()
-            .map(|(index, (claim, outcome))| {
-                let ending = Ending::of(outcome);
+            .filter_map(|(index, (claim, outcome))| {
+                let ending = Ending::of(outcome)?;
                 let delivery = ending
                     .status
                     .is_final()
                     .then(|| rows::delivery_owed(&claim.job, ending.status, now))
                     .flatten();
-                Finished { index, claim, ending, delivery }
+                Some(Finished { index, claim, ending, delivery })
             })
             .collect();
+        let deferrals = Deferral::of(outcomes);
         finished.sort_by_key(|finished| finished.claim.job.id);
         let sizes = finished.iter().map(|finished| {
             finished.ending.response.as_ref().map_or(0, |response| response.as_str().len())
@@ -108,9 +127,12 @@ impl PostgresStore {
         let chunks = chunks_by_bytes(sizes);
         let held = self
             .run(|lent| {
-                let (chunks, finished) = (&chunks, &finished);
+                let (chunks, finished, deferrals) = (&chunks, &finished, &deferrals);
                 Box::pin(async move {
-                    if let [all] = &chunks[..] {
+                    if chunks.is_empty() {
+                        return defer(lent.connection(), deferrals, now).await;
+                    }
+                    if let ([all], true) = (&chunks[..], deferrals.is_empty()) {
                         return end(lent.connection(), &finished[all.clone()], now).await;
                     }
                     let mut transaction = lent.connection().begin().await?;
@@ -118,6 +140,7 @@ impl PostgresStore {
                     for chunk in chunks {
                         held.extend(end(&mut transaction, &finished[chunk.clone()], now).await?);
                     }
+                    held.extend(defer(&mut transaction, deferrals, now).await?);
                     transaction.commit().await?;
                     Ok(held)
                 })
@@ -142,7 +165,8 @@ async fn end(
             finished.iter().map(|$one| $value).collect::<Vec<_>>()
         };
     }
-    let positions: Vec<i64> = sqlx::query_scalar(FINISH)
+    let owes = finished.iter().any(|one| one.delivery.is_some());
+    let positions: Vec<i64> = sqlx::query_scalar(if owes { FINISH } else { FINISH_QUIETLY })
         .bind(column!(|one| one.claim.job.id.as_uuid()))
         .bind(column!(|one| one.claim.instance.as_uuid()))
         .bind(column!(|one| count(one.claim.job.attempt)))
@@ -157,6 +181,7 @@ async fn end(
         .bind(now)
         .bind(column!(|one| one.ending.error.as_ref().map(rows::text_of)))
         .bind(column!(|one| rows::usage_text(&one.ending.usage)))
+        .bind(column!(|one| one.claim.job.attempt_started_at))
         .fetch_all(connection)
         .await?;
     let index = |position: i64| {

@@ -24,7 +24,7 @@ macro_rules! job_columns {
          jobs.lost_attempts, jobs.timeout_ms, jobs.num_retries, jobs.total_timeout_ms, \
          jobs.route, jobs.stream, jobs.callback_url, jobs.metadata::text AS metadata, \
          jobs.reply_to, jobs.created_at, jobs.run_at, jobs.expires_at, jobs.started_at, \
-         jobs.attempt_started_at, jobs.finished_at"
+         jobs.attempt_started_at, jobs.finished_at, jobs.credential"
     };
 }
 pub(super) use job_columns;

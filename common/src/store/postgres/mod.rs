@@ -18,6 +18,8 @@
 mod accounts;
 mod claims;
 mod connection;
+mod credentials;
+mod defer;
 mod deliveries;
 mod error;
 mod finish;
@@ -46,7 +48,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use self::error::{migrate_error, store_error};
+use self::{
+    connection::AtHand,
+    error::{migrate_error, store_error},
+};
 use super::{Store, StoreError};
 use crate::config::DatabaseConfig;
 
@@ -85,6 +90,7 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct PostgresStore {
     pool: PgPool,
+    at_hand: Arc<AtHand>,
     options: PgConnectOptions,
     /// Whether the last that was heard of the server is that it could not be reached. Set at
     /// first, so that a process that starts without one is told so at once.
@@ -130,7 +136,7 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(options.clone());
-        Ok(Self { pool, options, down })
+        Ok(Self { pool, at_hand: Arc::default(), options, down })
     }
 
     /// `host:port`, for people.
@@ -194,6 +200,9 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
-        self.pool.close().await;
+        // The pool waits for all of its connections.
+        let closing = self.pool.close();
+        self.at_hand.close();
+        closing.await;
     }
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{PostgresStore, jobs::job_columns};
 use crate::{
+    credential::CredentialName,
     id::InstanceId,
     job::{Json, NewJob},
     store::{StoreError, Submitted, rows, rows::JobRow},
@@ -23,19 +24,51 @@ const MAX_ROUNDS: usize = 3;
 /// `won` waits for other transactions that add the same key. One that it loses to has committed
 /// then, so the statement that reads the winner's job sees it. All add in the order of the keys,
 /// so that none waits for one that waits for it.
-pub(super) const SUBMIT: &str = "
+macro_rules! submit {
+    ($won:literal, $condition:literal) => {
+        concat!(
+            "
 WITH input AS (
     SELECT * FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[],
         $8::uuid[], $9::text[], $10::int8[], $11::int4[], $12::int8[], $13::text[], $14::bool[],
         $15::text[], $16::text[], $17::uuid[], $18::timestamptz[], $19::timestamptz[],
-        $20::timestamptz[], $21::timestamptz[], $22::text[], $23::bytea[]
+        $20::timestamptz[], $21::timestamptz[], $22::text[], $23::bytea[], $26::text[]
     ) WITH ORDINALITY AS input (
         job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority,
         timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url, metadata, reply_to,
-        created_at, ready_at, run_at, expires_at, idempotency_key, fingerprint, position
+        created_at, ready_at, run_at, expires_at, idempotency_key, fingerprint, credential,
+        position
     )
-), won AS (
+",
+            $won,
+            "), documents AS (
+    INSERT INTO job_inputs (job_id, args)
+    SELECT job_id, ($24::text[])[position]::json
+    FROM input",
+            $condition,
+            "
+)
+INSERT INTO jobs (
+    job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, status,
+    attempt, lost_attempts, timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url,
+    metadata, reply_to, created_at, ready_at, run_at, expires_at, instance_id, credential
+)
+SELECT
+    job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, 'queued',
+    0, 0, timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url,
+    metadata::json, reply_to, created_at, ready_at, run_at, expires_at, $25, credential
+FROM input",
+            $condition,
+            "
+RETURNING job_id"
+        )
+    };
+}
+
+/// For groups with idempotency keys.
+pub(super) const SUBMIT: &str = submit!(
+    "), won AS (
     INSERT INTO idempotency_keys (account_id, idempotency_key, fingerprint, job_id, created_at)
     SELECT account_id, idempotency_key, fingerprint, job_id, created_at
     FROM input
@@ -43,24 +76,13 @@ WITH input AS (
     ORDER BY account_id, idempotency_key, position
     ON CONFLICT (account_id, idempotency_key) DO NOTHING
     RETURNING job_id
-), documents AS (
-    INSERT INTO job_inputs (job_id, args)
-    SELECT job_id, ($24::text[])[position]::json
-    FROM input
-    WHERE idempotency_key IS NULL OR job_id IN (SELECT job_id FROM won)
-)
-INSERT INTO jobs (
-    job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, status,
-    attempt, lost_attempts, timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url,
-    metadata, reply_to, created_at, ready_at, run_at, expires_at, instance_id
-)
-SELECT
-    job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, 'queued',
-    0, 0, timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url,
-    metadata::json, reply_to, created_at, ready_at, run_at, expires_at, $25
-FROM input
-WHERE idempotency_key IS NULL OR job_id IN (SELECT job_id FROM won)
-RETURNING job_id";
+",
+    "
+    WHERE idempotency_key IS NULL OR job_id IN (SELECT job_id FROM won)"
+);
+
+/// For groups without any: a statement pays for each table it names, written to or not.
+pub(super) const SUBMIT_UNKEYED: &str = submit!("", "");
 
 pub(super) const REPEATED: &str = concat!(
     "SELECT wanted.position, idempotency_keys.fingerprint, ",
@@ -188,7 +210,8 @@ async fn insert(
             jobs.iter().map(|(_, $new)| $value).collect::<Vec<_>>()
         };
     }
-    sqlx::query_scalar(SUBMIT)
+    let keyed = jobs.iter().any(|(_, new)| new.idempotency.is_some());
+    sqlx::query_scalar(if keyed { SUBMIT } else { SUBMIT_UNKEYED })
         .bind(column!(|new| new.job.id.as_uuid()))
         .bind(column!(|new| new.job.account.as_str()))
         .bind(column!(|new| new.job.operation.as_str()))
@@ -214,6 +237,7 @@ async fn insert(
         .bind(column!(|new| new.idempotency.as_ref().map(|key| &key.fingerprint[..])))
         .bind(column!(|new| new.args.as_str()))
         .bind(publisher.as_uuid())
+        .bind(column!(|new| new.job.credential.as_ref().map(CredentialName::as_str)))
         .fetch_all(connection)
         .await
 }

@@ -65,6 +65,7 @@ fn a_job() -> NewJob {
         lost_attempts: 0,
         limits: Limits::default(),
         route: None,
+        credential: None,
         stream: false,
         callback_url: None,
         metadata: None,
@@ -343,6 +344,41 @@ async fn a_dropped_call_leaves_no_connection_in_disorder() {
     }
 }
 
+#[tokio::test]
+async fn statements_that_follow_each_other_share_a_connection() {
+    let store = fresh_store().await;
+    let worker = an_instance(&store).await;
+    let process = async || -> i32 {
+        store
+            .run(|lent| {
+                let query = sqlx::query_scalar("SELECT pg_backend_pid()");
+                Box::pin(query.fetch_one(lent.connection()))
+            })
+            .await
+            .unwrap()
+    };
+    let first = process().await;
+    for _ in 0..5 {
+        assert!(store.heartbeat(worker).await.unwrap());
+        assert_eq!(process().await, first);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_at_hand_holds_up_nobody() {
+    let store = fresh_store().await;
+    let worker = an_instance(&store).await;
+    // Ten times as many as there are connections.
+    for _ in 0..5 {
+        let calls = (0..40).map(|_| store.heartbeat(worker));
+        let renewed = futures::future::try_join_all(calls);
+        let renewed = tokio::time::timeout(Duration::from_secs(20), renewed).await.unwrap();
+        assert_eq!(renewed.unwrap(), [true; 40]);
+    }
+    tokio::time::timeout(Duration::from_secs(5), store.close()).await.expect("it closes");
+    assert!(store.ping().await.is_err());
+}
+
 /// A plan made while the tables are small is kept; it must be one for large tables.
 #[tokio::test]
 async fn statements_look_rows_up_even_when_planned_on_small_tables() {
@@ -368,10 +404,13 @@ async fn statements_look_rows_up_even_when_planned_on_small_tables() {
 /// All that go by ids, or take a part of what is unfinished.
 const STATEMENTS: &[&str] = &[
     submit::SUBMIT,
+    submit::SUBMIT_UNKEYED,
     submit::REPEATED,
     claims::CLAIM,
     claims::STRAYS,
     finish::FINISH,
+    finish::FINISH_QUIETLY,
+    defer::DEFER,
     jobs::FIND,
     jobs::REVOKED,
     jobs::LOCK_ONE,
@@ -383,6 +422,12 @@ const STATEMENTS: &[&str] = &[
     instances::ORPHANS,
     instances::ADOPT,
     instances::FREE_DELIVERIES,
+    credentials::FIND,
+    credentials::FIND_DEFAULT,
+    credentials::CLEAR_DEFAULT,
+    credentials::ALL,
+    credentials::RESEAL,
+    credentials::DELETE,
     deliveries::CLAIM,
     deliveries::JOBS,
     deliveries::FINISH,

@@ -11,7 +11,7 @@ use super::{
     error::in_table,
     run, submit, sweep,
     values::{ids, micros},
-    writer::{Durability, Tx},
+    writer::Tx,
 };
 use crate::{
     id::{AccountId, InstanceId, JobId},
@@ -30,7 +30,7 @@ macro_rules! job_columns {
         "job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, \
          status, attempt, lost_attempts, timeout_ms, num_retries, total_timeout_ms, route, \
          stream, callback_url, metadata, reply_to, created_at, run_at, expires_at, started_at, \
-         attempt_started_at, finished_at"
+         attempt_started_at, finished_at, credential"
     };
 }
 pub(super) use job_columns;
@@ -82,6 +82,7 @@ pub(super) fn job_row(columns: &mut Columns<'_>) -> rusqlite::Result<JobRow<i64>
         started_at: columns.next()?,
         attempt_started_at: columns.next()?,
         finished_at: columns.next()?,
+        credential: columns.next()?,
     })
 }
 
@@ -232,7 +233,7 @@ impl JobStore for SqliteStore {
     ) -> Result<Option<Cancelled>, StoreError> {
         let account = account.clone();
         let cancel = move |tx: &Tx<'_>| cancel(tx, id, &account, now);
-        self.writer.write(Durability::Disk, cancel).await
+        self.writer.write(cancel).await
     }
 
     async fn expire(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<Job>, StoreError> {

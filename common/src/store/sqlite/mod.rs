@@ -7,6 +7,8 @@
 //! seldom through a connection of its own.
 
 mod accounts;
+mod credentials;
+mod defer;
 mod deliveries;
 mod ending;
 mod error;

@@ -7,11 +7,12 @@ use uuid::Uuid;
 
 use super::{
     SqliteStore,
+    defer::defer,
     ending::{AttemptEnd, JobEnd, insert_attempt, insert_result},
     error::in_table,
     jobs::{Columns, job_columns, job_row},
     values::{Hex, array, micros},
-    writer::{Durability, Tx},
+    writer::Tx,
 };
 use crate::{
     id::{InstanceId, JobId},
@@ -53,8 +54,6 @@ pub(super) const CLAIM: &str = concat!(
     ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args, ready_at"
 );
 
-/// A claim that a loss of power forgets leaves its job queued, to be claimed again; what the claim
-/// led to is written after it and brings it to the disk. So it need not wait for the disk itself.
 pub(super) async fn claim(
     store: &SqliteStore,
     jobs: &[JobId],
@@ -72,7 +71,7 @@ pub(super) async fn claim(
         }
         Ok(claimed)
     };
-    let claimed: Vec<ClaimRow> = store.writer.write(Durability::System, claim_all).await?;
+    let claimed: Vec<ClaimRow> = store.writer.write(claim_all).await?;
     // The claims beside one that cannot be read are good and must reach their worker. That one ends
     // when its instance does.
     let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
@@ -137,21 +136,25 @@ pub(super) async fn finish(
     if outcomes.is_empty() {
         return Ok(Vec::new());
     }
-    let endings: Vec<(Claim, Ending)> =
-        outcomes.iter().map(|(claim, outcome)| (claim.clone(), Ending::of(outcome))).collect();
+    let outcomes = outcomes.to_vec();
     let end_all = move |tx: &Tx<'_>| {
-        endings.iter().map(|(claim, ending)| end(tx, claim, ending, now)).collect()
+        // In their order: of two outcomes of one claim the first counts.
+        outcomes.iter().map(|(claim, outcome)| end(tx, claim, outcome, now)).collect()
     };
-    store.writer.write(Durability::Disk, end_all).await
+    store.writer.write(end_all).await
 }
 
 /// Ends one attempt if its claim still holds.
 fn end(
     tx: &Tx<'_>,
     claim: &Claim,
-    ending: &Ending,
+    outcome: &Outcome,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
+    if let Outcome::Deferred { run_at } = outcome {
+        return defer(tx, claim, *run_at, now);
+    }
+    let Some(ending) = Ending::of(outcome) else { return Ok(false) };
     let values = params![
         claim.job.id.as_uuid(),
         claim.job.attempt,
@@ -162,6 +165,7 @@ fn end(
         ending.run_at.map(micros),
         micros(ready_at(ending.run_at, now)),
         micros(now),
+        claim.job.attempt_started_at.map(micros),
     ];
     if tx.execute("jobs", END, values)? == 0 {
         return Ok(false);
@@ -214,6 +218,7 @@ pub(super) const END: &str = "UPDATE jobs
              run_at = ?7,
              ready_at = iif(?5, ready_at, ?8)
          WHERE job_id = ?1 AND status = 'running' AND attempt = ?2 AND instance_id = ?3
+             AND attempt_started_at = ?10
              AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?3 AND lost_at IS NULL)";
 
 pub(super) const REVOKED: &str = "SELECT e.job_id

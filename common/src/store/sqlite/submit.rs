@@ -7,7 +7,7 @@ use super::{
     SqliteStore,
     jobs::{Columns, job_columns, job_row},
     values::micros,
-    writer::{Durability, Tx},
+    writer::Tx,
 };
 use crate::{
     id::{AccountId, InstanceId, JobId},
@@ -28,7 +28,7 @@ pub(super) async fn submit(
     }
     let jobs = jobs.to_vec();
     let add_all = move |tx: &Tx<'_>| jobs.iter().map(|new| add(tx, new, publisher)).collect();
-    store.writer.write(Durability::Disk, add_all).await
+    store.writer.write(add_all).await
 }
 
 /// Adds one job, unless its idempotency key made one before, maybe one of the same batch.
@@ -91,11 +91,11 @@ fn insert_job(tx: &Tx<'_>, job: &Job, publisher: InstanceId) -> Result<(), Store
              job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority,
              status, attempt, lost_attempts, timeout_ms, num_retries, total_timeout_ms, route,
              stream, callback_url, metadata, reply_to, created_at, ready_at, run_at, expires_at,
-             instance_id
+             instance_id, credential
          )
          VALUES (
              ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'queued', 0, 0, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
-             ?17, ?18, ?19, ?20, ?21, ?22
+             ?17, ?18, ?19, ?20, ?21, ?22, ?23
          )";
     let values = params![
         job.id.as_uuid(),
@@ -120,6 +120,7 @@ fn insert_job(tx: &Tx<'_>, job: &Job, publisher: InstanceId) -> Result<(), Store
         job.run_at.map(micros),
         job.expires_at.map(micros),
         publisher.as_uuid(),
+        job.credential.as_ref().map(crate::credential::CredentialName::as_str),
     ];
     tx.execute("jobs", insert, values)?;
     Ok(())

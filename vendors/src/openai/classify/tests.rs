@@ -10,7 +10,8 @@ fn failure(status: u16, headers: &[(&'static str, &'static str)], body: &str) ->
         .iter()
         .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
         .collect();
-    Failure { status: Some(status), headers: &headers, body }.into_error(DateTime::UNIX_EPOCH)
+    let failure = Failure { status: Some(status), headers: &headers, body };
+    error(&super::super::flavor::OPENAI, failure, DateTime::UNIX_EPOCH)
 }
 
 #[test]

@@ -1,8 +1,10 @@
 use chrono::DateTime;
-use http::HeaderValue;
+use http::{HeaderValue, header::CONTENT_TYPE};
+use inferq_common::error::ErrorClass;
 use proptest::prelude::*;
+use serde_json::Value;
 
-use super::*;
+use super::{super::flavor::OPENAI, *};
 
 fn now() -> DateTime<Utc> {
     DateTime::UNIX_EPOCH
@@ -10,7 +12,7 @@ fn now() -> DateTime<Utc> {
 
 #[track_caller]
 fn whole(args: &str) -> String {
-    request_body(args, "gpt-5", Route::ChatCompletions, Mode::Whole).unwrap()
+    request_body(args, Some("gpt-5"), Mode::Whole, true).unwrap()
 }
 
 #[test]
@@ -39,7 +41,7 @@ fn a_model_in_the_arguments_gives_way() {
 
 #[test]
 fn the_name_of_the_model_is_escaped() {
-    let body = request_body("{}", "a\"b\\é", Route::Responses, Mode::Whole).unwrap();
+    let body = request_body("{}", Some("a\"b\\é"), Mode::Whole, true).unwrap();
     assert_eq!(body, r#"{"model":"a\"b\\é"}"#);
 }
 
@@ -57,26 +59,36 @@ fn a_call_for_the_whole_answer_never_streams() {
 
 #[test]
 fn a_call_for_a_stream_asks_for_usage() {
-    let stream = |args, route| request_body(args, "m", route, Mode::Stream).unwrap();
+    let stream = |args, asks| request_body(args, Some("m"), Mode::Stream, asks).unwrap();
     let options = r#""stream_options":{"include_usage":true}"#;
-    for route in [Route::ChatCompletions, Route::Completions] {
-        for args in [r#"{"a":1}"#, r#"{"stream":false,"a":1}"#, r#"{"stream_options":null,"a":1}"#]
-        {
-            let body = format!(r#"{{"model":"m","stream":true,{options},"a":1}}"#);
-            assert_eq!(stream(args, route), body);
-        }
-        assert_eq!(
-            stream(r#"{"stream_options":{"x":1}}"#, route),
-            r#"{"model":"m","stream":true,"stream_options":{"x":1}}"#
-        );
+    for args in [r#"{"a":1}"#, r#"{"stream":false,"a":1}"#, r#"{"stream_options":null,"a":1}"#] {
+        let body = format!(r#"{{"model":"m","stream":true,{options},"a":1}}"#);
+        assert_eq!(stream(args, true), body);
+        assert_eq!(stream(args, false), r#"{"model":"m","stream":true,"a":1}"#);
     }
-    assert_eq!(stream(r#"{"a":1}"#, Route::Responses), r#"{"model":"m","stream":true,"a":1}"#);
+    for asks in [true, false] {
+        let body = r#"{"model":"m","stream":true,"stream_options":{"x":1}}"#;
+        assert_eq!(stream(r#"{"stream_options":{"x":1}}"#, asks), body);
+    }
+}
+
+#[test]
+fn a_model_that_stands_in_the_path_is_not_in_the_body() {
+    for (args, mode, body) in [
+        ("{}", Mode::Whole, "{}"),
+        (r#"{"model":"x"}"#, Mode::Whole, "{}"),
+        (r#"{ "a":1,"model":"x", "b":2}"#, Mode::Whole, r#"{ "a":1, "b":2}"#),
+        (r#"{"model":"x","a":1}"#, Mode::Whole, r#"{"a":1}"#),
+        (r#"{"a":1}"#, Mode::Stream, r#"{"stream":true,"a":1}"#),
+    ] {
+        assert_eq!(request_body(args, None, mode, false).unwrap(), body, "{args}");
+    }
 }
 
 #[test]
 fn arguments_that_are_no_object_have_no_body() {
     for args in ["[]", "1", "", "{"] {
-        assert!(request_body(args, "m", Route::Responses, Mode::Whole).is_err(), "{args}");
+        assert!(request_body(args, Some("m"), Mode::Whole, true).is_err(), "{args}");
     }
 }
 
@@ -105,7 +117,7 @@ proptest! {
         let args = Value::Object(members.into_iter().collect());
         let text = if pretty { format!("{args:#}") } else { args.to_string() };
         for mode in [Mode::Whole, Mode::Stream] {
-            let body = request_body(&text, "m", Route::Responses, mode).unwrap();
+            let body = request_body(&text, Some("m"), mode, false).unwrap();
             let body: Value = serde_json::from_str(&body).unwrap();
             let mut expected = args.clone();
             let members = expected.as_object_mut().unwrap();
@@ -128,13 +140,13 @@ proptest! {
 
 #[track_caller]
 fn parsed(route: Route, body: &str) -> Parsed {
-    parse(route, &HeaderMap::new(), body.as_bytes().to_vec(), now()).unwrap()
+    parse(&OPENAI, route, &HeaderMap::new(), body.as_bytes().to_vec(), now()).unwrap()
 }
 
 fn refused(content_type: &'static str, body: &[u8]) -> (ErrorClass, String) {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    let error = parse(Route::ChatCompletions, &headers, body.to_vec(), now()).unwrap_err();
+    let error = parse(&OPENAI, Route::ChatCompletions, &headers, body.to_vec(), now()).unwrap_err();
     (error.class(), error.to_string())
 }
 
@@ -257,10 +269,8 @@ fn half_a_document_may_be_whole_the_next_time() {
 #[test]
 fn a_document_too_deep_to_read_is_refused() {
     let nested = |n| format!(r#"{{"a":{}{}}}"#, "[".repeat(n), "]".repeat(n));
-    assert_eq!(depth(&nested(MAX_DEPTH - 1)), MAX_DEPTH);
-    assert_eq!(depth(r#"{"[[\"[":["}"],"b":{}}"#), 2);
-    parsed(Route::ChatCompletions, &nested(MAX_DEPTH - 1));
-    let (class, message) = refused("application/json", nested(MAX_DEPTH).as_bytes());
+    parsed(Route::ChatCompletions, &nested(json::MAX_DEPTH - 1));
+    let (class, message) = refused("application/json", nested(json::MAX_DEPTH).as_bytes());
     assert_eq!(class, ErrorClass::Protocol);
     assert!(message.contains("nested too deeply"), "{message}");
     assert_eq!(refused("application/json", nested(1_000_000).as_bytes()).0, ErrorClass::Protocol);

@@ -4,13 +4,13 @@ use super::*;
 
 /// What a stream of these events hands on, and how it ends.
 fn read(route: Route, events: &[&str]) -> (usize, Result<Usage, VendorError>) {
-    let mut reader = Reader::new(route);
+    let mut reader = Reader::new(&super::super::flavor::OPENAI, route);
     let mut n_passed = 0;
     for &event in events {
         if reader.is_over() {
             break;
         }
-        match reader.take(event.to_owned().into(), DateTime::UNIX_EPOCH) {
+        match reader.take(Bytes::from(event.to_owned()).into(), DateTime::UNIX_EPOCH) {
             Ok(Some(data)) => {
                 assert_eq!(data, event);
                 n_passed += 1;

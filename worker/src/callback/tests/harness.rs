@@ -220,6 +220,7 @@ fn job(account: &AccountId, url: &str, now: DateTime<Utc>) -> Job {
         lost_attempts: 0,
         limits: Limits::default(),
         route: None,
+        credential: None,
         stream: false,
         callback_url: Some(url.to_owned()),
         metadata: Some(Json::parse(r#"{"order":12345678901234567890}"#).unwrap()),

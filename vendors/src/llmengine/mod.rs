@@ -1,0 +1,120 @@
+//! LLM Engine: its own completions, and its OpenAI-shaped surface.
+//!
+//! Source: <https://llm-engine.scale.com/api/python_client/>.
+
+mod classify;
+mod stream;
+mod wire;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use http::{
+    HeaderMap, HeaderValue, Method,
+    header::{ACCEPT, CONTENT_TYPE},
+};
+use inferq_common::{
+    clock::Clock, config::VendorConfig, job::Route, members::each_member, vendor::Vendor,
+};
+use url::Url;
+
+use crate::{
+    Call,
+    auth::Key,
+    error::{VendorError, invalid},
+    framing::Framing,
+    json, openai,
+    remote::{
+        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
+        http::Clients,
+    },
+};
+
+/// Speaks to an LLM Engine server; the model's name is the name of a model endpoint.
+#[derive(Debug)]
+pub struct LlmEngine {
+    base_url: Url,
+    headers: HeaderMap,
+}
+
+/// An adapter for the server that `config` names, Scale's hosted one by default.
+///
+/// # Errors
+/// A sentence for an operator: which setting is at fault, or that TLS cannot be set up.
+pub fn adapter(
+    config: &VendorConfig,
+    clients: &Clients,
+    clock: Arc<dyn Clock>,
+) -> Result<Remote<LlmEngine>, String> {
+    let base_url = base_url(config, wire::BASE_URL)?;
+    let is_open = config.base_url.is_some();
+    let key = Key::basic(config.api_key.as_ref())?;
+    let auth = if is_open { key } else { key.required(wire::NO_KEY) };
+    let http = clients.http(&base_url, config)?;
+    let dialect = LlmEngine { base_url, headers: base_headers(config)? };
+    Ok(Remote::new(dialect, http, Arc::new(auth), config, clock))
+}
+
+impl Dialect for LlmEngine {
+    fn vendor(&self) -> Vendor {
+        Vendor::LlmEngine
+    }
+
+    fn request(&self, call: &Call, route: Route, mode: Mode) -> Result<Request, VendorError> {
+        let mut url = self.base_url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(wire::path(route, mode));
+        }
+        let args = call.args.as_str();
+        let body = if route == Route::CompletionsSync {
+            url.query_pairs_mut().append_pair("model_endpoint_name", &call.model);
+            json::pick_members(args, |member| !matches!(member.key.as_ref(), "model" | "stream"))
+        } else {
+            let asks_for_usage = openai::wire::has_usage_option(route);
+            openai::convert::request_body(args, Some(&call.model), mode, asks_for_usage)
+        };
+        let body = body.map_err(|error| invalid(format!("args: {error}")))?;
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, mode.accept());
+        Ok(Request { method: Method::POST, url, headers, body: body.into() })
+    }
+
+    fn parse(
+        &self,
+        route: Route,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+        now: DateTime<Utc>,
+    ) -> Result<Parsed, VendorError> {
+        if route != Route::CompletionsSync {
+            return openai::convert::parse(&openai::OPENAI, route, headers, body, now);
+        }
+        let text = json::text(headers, body)?;
+        let (mut output, mut request_id) = (None, None);
+        each_member(&text, |member| match member.key.as_ref() {
+            "output" if !member.is_null() => output = Some(member.value),
+            "request_id" => request_id = serde_json::from_str(member.value).unwrap_or_default(),
+            _ => {}
+        })
+        .map_err(|_| json::no_object(headers, &text))?;
+        let Some(output) = output else {
+            return Err(classify::error(Failure { status: None, headers, body: &text }, now));
+        };
+        let usage = wire::usage(output);
+        Ok(Parsed { usage, request_id, response: json::keep(text)? })
+    }
+
+    fn follow(&self, route: Route, headers: &HeaderMap) -> Option<(Framing, Box<dyn Follow>)> {
+        json::may_be_events(headers)
+            .then(|| (Framing::Events, Box::new(stream::Reader::new(route)) as Box<dyn Follow>))
+    }
+
+    fn can_stream(&self, _: Route) -> bool {
+        true
+    }
+
+    fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
+        classify::error(failure, now)
+    }
+}

@@ -1,0 +1,323 @@
+//! The adapters for Launch and LLM Engine against servers as their documents describe them.
+
+#![expect(clippy::unwrap_used, reason = "tests unwrap freely")]
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use inferq_common::{
+    clock::{Clock as _, SystemClock},
+    config::VendorConfig,
+    error::ErrorClass,
+    id::JobId,
+    job::{Json, Route},
+    usage::Usage,
+};
+use inferq_vendors::{Adapter, Call, Chunk, VendorError, launch, llmengine, remote::http::Clients};
+use wiremock::{
+    Mock, MockServer, ResponseTemplate,
+    matchers::{body_string, header, method, path, query_param},
+};
+
+fn config(server: &MockServer, key: Option<&str>) -> VendorConfig {
+    VendorConfig {
+        base_url: Some(server.uri().parse().unwrap()),
+        api_key: key.map(Into::into),
+        ..VendorConfig::default()
+    }
+}
+
+fn launch_at(server: &MockServer) -> impl Adapter {
+    let config = config(server, Some("scale-key-1"));
+    launch::adapter(&config, &Clients::default(), Arc::new(SystemClock)).unwrap()
+}
+
+fn llmengine_at(server: &MockServer) -> impl Adapter {
+    let config = config(server, Some("scale-key-1"));
+    llmengine::adapter(&config, &Clients::default(), Arc::new(SystemClock)).unwrap()
+}
+
+fn call(model: &str, args: &str) -> Call {
+    Call {
+        job_id: JobId::new(SystemClock.now()),
+        attempt: 1,
+        model: model.to_owned(),
+        args: Json::parse(args).unwrap(),
+        route: None,
+        timeout: Duration::from_secs(90),
+    }
+}
+
+fn json(status: u16, body: &str) -> ResponseTemplate {
+    ResponseTemplate::new(status).set_body_raw(body, "application/json")
+}
+
+fn events(body: &str) -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_raw(body, "text/event-stream")
+}
+
+/// A server that answers every POST to `at` with this.
+async fn server(at: &str, answer: ResponseTemplate) -> MockServer {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).and(path(at)).respond_with(answer).mount(&server).await;
+    server
+}
+
+async fn collect(adapter: &impl Adapter, call: &Call) -> Result<(Vec<String>, Usage), VendorError> {
+    let mut chunks = adapter.stream(call).await?;
+    let mut texts = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        match chunk? {
+            Chunk::Data(data) => texts.push(String::from_utf8(data.to_vec()).unwrap()),
+            Chunk::End { usage, .. } => return Ok((texts, usage)),
+        }
+    }
+    panic!("the stream ended without an end")
+}
+
+// "scale-key-1:" in base64.
+const BASIC: &str = "Basic c2NhbGUta2V5LTE6";
+
+#[tokio::test]
+async fn a_sync_task_carries_the_args_and_its_result_is_the_model_s_own() {
+    let server = MockServer::start().await;
+    let sent =
+        r#"{"args":{ "x": 1.50 },"return_pickled":false,"timeout_seconds":90,"num_retries":0}"#;
+    for (id, answer, response) in [
+        ("end_1", r#"{"status":"SUCCESS","result":{"result":"{\"y\": 2.0}"}}"#, r#"{"y": 2.0}"#),
+        ("end_2", r#"{"status":"SUCCESS","result":{"result":{"y":[1]}}}"#, r#"{"y":[1]}"#),
+        ("end_3", r#"{"status":"SUCCESS","result":{"result":"plain words"}}"#, r#""plain words""#),
+        ("a/b?c", r#"{"status":"SUCCESS","result":null}"#, "null"),
+    ] {
+        Mock::given(method("POST"))
+            .and(path("/v1/sync-tasks"))
+            .and(query_param("model_endpoint_id", id))
+            .and(header("authorization", BASIC))
+            .and(body_string(sent))
+            .respond_with(json(200, answer))
+            .mount(&server)
+            .await;
+        let reply = launch_at(&server).call(&call(id, r#"{ "x": 1.50 }"#)).await.unwrap();
+        assert_eq!(reply.response.as_str(), response, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_failed_has_the_class_of_the_container_s_status() {
+    for (status, class) in [
+        (400, ErrorClass::InvalidRequest),
+        (404, ErrorClass::NotFound),
+        (429, ErrorClass::RateLimited),
+        (500, ErrorClass::Transient),
+        (503, ErrorClass::Overloaded),
+    ] {
+        let answer = format!(
+            r#"{{"status":"FAILURE","traceback":"File x\n  boom()\nValueError: no\n","status_code":{status}}}"#
+        );
+        let server = server("/v1/sync-tasks", json(200, &answer)).await;
+        let error = launch_at(&server).call(&call("end_1", "{}")).await.unwrap_err();
+        assert_eq!(error.class(), class);
+        assert_eq!(error.to_string(), format!("the model answered {status}: ValueError: no"));
+        assert_eq!(error.error.vendor_status, Some(status));
+    }
+    let server = server("/v1/sync-tasks", json(200, r#"{"status":"FAILURE"}"#)).await;
+    let error = launch_at(&server).call(&call("end_1", "{}")).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient);
+}
+
+#[tokio::test]
+async fn what_is_no_task_is_not_taken_for_one() {
+    for (body, class) in [
+        (r#"{"status":"SUCC"#, ErrorClass::Transient),
+        (r#"{"state":"SUCCESS"}"#, ErrorClass::Protocol),
+        (r#"{"status":"PENDING"}"#, ErrorClass::Protocol),
+        ("<html>", ErrorClass::Protocol),
+        ("", ErrorClass::Protocol),
+    ] {
+        let server = server("/v1/sync-tasks", json(200, body)).await;
+        let error = launch_at(&server).call(&call("end_1", "{}")).await.unwrap_err();
+        assert_eq!(error.class(), class, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_gateway_s_own_errors_have_their_classes() {
+    for (status, body, class) in [
+        (400, r#"{"detail":"Unsupported inference type"}"#, ErrorClass::InvalidRequest),
+        (401, r#"{"detail":"Not authenticated"}"#, ErrorClass::Auth),
+        (404, r#"{"detail":"The specified endpoint could not be found."}"#, ErrorClass::NotFound),
+        (408, r#"{"detail":"Request timed out."}"#, ErrorClass::Transient),
+        (422, r#"{"detail":[{"loc":["body"],"msg":"bad"}]}"#, ErrorClass::InvalidRequest),
+        (429, r#"{"error":"Too many requests","timestamp":"t"}"#, ErrorClass::RateLimited),
+        (500, r#"{"error":"Internal error occurred","timestamp":"t"}"#, ErrorClass::Transient),
+        (503, "no broker", ErrorClass::Overloaded),
+        (524, "", ErrorClass::Transient),
+    ] {
+        let server = server("/v1/sync-tasks", json(status, body)).await;
+        let error = launch_at(&server).call(&call("end_1", "{}")).await.unwrap_err();
+        assert_eq!(error.class(), class, "{status}");
+        let advises = error.to_string().contains("LAUNCH_API_KEY");
+        assert_eq!(advises, class == ErrorClass::Auth, "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_async_task_is_asked_for_until_it_has_ended() {
+    let server = server("/v1/async-tasks", json(200, r#"{"task_id":"t-1"}"#)).await;
+    let unfinished = ["PENDING", "STARTED", "UNDEFINED"];
+    for status in unfinished {
+        Mock::given(method("GET"))
+            .and(path("/v1/async-tasks/t-1"))
+            .respond_with(json(200, &format!(r#"{{"task_id":"t-1","status":"{status}"}}"#)))
+            .up_to_n_times(1)
+            .mount(&server)
+            .await;
+    }
+    // A gateway that stumbles once does not end the task.
+    Mock::given(method("GET")).respond_with(json(503, "{}")).up_to_n_times(1).mount(&server).await;
+    let done = r#"{"task_id":"t-1","status":"SUCCESS","result":{"result":"[1,2]"}}"#;
+    Mock::given(method("GET")).respond_with(json(200, done)).mount(&server).await;
+
+    let call = Call { route: Some(Route::AsyncTask), ..call("end_1", r#"{"x":1}"#) };
+    let reply = launch_at(&server).call(&call).await.unwrap();
+    assert_eq!(reply.response.as_str(), "[1,2]");
+    assert_eq!(reply.vendor_request_id.as_deref(), Some("t-1"));
+    let requests = server.received_requests().await.unwrap();
+    assert_eq!(requests.len(), 1 + unfinished.len() + 1 + 1);
+    assert_eq!(requests[0].body, br#"{"args":{"x":1},"return_pickled":false}"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_async_task_that_fails_ends_the_call() {
+    let server = server("/v1/async-tasks", json(200, r#"{"task_id":"t-1"}"#)).await;
+    let failed = r#"{"task_id":"t-1","status":"FAILURE","traceback":"oh no","status_code":400}"#;
+    Mock::given(method("GET")).respond_with(json(200, failed)).mount(&server).await;
+    let call = Call { route: Some(Route::AsyncTask), ..call("end_1", "{}") };
+    let error = launch_at(&server).call(&call).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::InvalidRequest);
+    assert_eq!(error.error.vendor_request_id.as_deref(), Some("t-1"));
+}
+
+#[tokio::test]
+async fn a_streamed_task_passes_its_events_on_and_notices_a_failure() {
+    let one = r#"{"status":"SUCCESS","result":{"result":{"token":"a"}}}"#;
+    let two = r#"{"status":"SUCCESS","result":{"result":{"token":"b"}}}"#;
+    let body = format!("data: {one}\r\n\r\n: ping\n\ndata: {two}\n\n");
+    let server = server("/v1/streaming-tasks", events(&body)).await;
+    let read = collect(&launch_at(&server), &call("end_1", "{}")).await.unwrap();
+    assert_eq!(read, (vec![one.to_owned(), two.to_owned()], Usage::default()));
+
+    let failed = r#"{"status":"FAILURE","traceback":"x","status_code":503}"#;
+    let broken = events(&format!("data: {one}\n\ndata: {failed}\n\n"));
+    let server = self::server("/v1/streaming-tasks", broken).await;
+    let error = collect(&launch_at(&server), &call("end_1", "{}")).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Overloaded);
+
+    let server = self::server("/v1/streaming-tasks", events("")).await;
+    let error = collect(&launch_at(&server), &call("end_1", "{}")).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient);
+}
+
+#[tokio::test]
+async fn a_container_is_called_without_a_task_around_the_args() {
+    let server = server("/predict", json(200, "[ 1.50 ]")).await;
+    let config = VendorConfig { api: Some("direct".to_owned()), ..config(&server, None) };
+    let adapter = launch::adapter(&config, &Clients::default(), Arc::new(SystemClock)).unwrap();
+    let reply = adapter.call(&call("any", r#"{"x": 1}"#)).await.unwrap();
+    assert_eq!(reply.response.as_str(), "[ 1.50 ]");
+    assert_eq!(server.received_requests().await.unwrap()[0].body, br#"{"x": 1}"#);
+
+    let config = VendorConfig { api: Some("grpc".to_owned()), ..config };
+    let error = launch::adapter(&config, &Clients::default(), Arc::new(SystemClock)).unwrap_err();
+    assert_eq!(error, "api: must be 'gateway' or 'direct'");
+}
+
+#[tokio::test]
+async fn without_a_key_and_a_server_of_one_s_own_nothing_is_sent() {
+    let config = VendorConfig::default();
+    let clients = Clients::default();
+    let adapters: [Box<dyn Adapter>; 2] = [
+        Box::new(launch::adapter(&config, &clients, Arc::new(SystemClock)).unwrap()),
+        Box::new(llmengine::adapter(&config, &clients, Arc::new(SystemClock)).unwrap()),
+    ];
+    for adapter in adapters {
+        let error = adapter.call(&call("m", r#"{"prompt":"a"}"#)).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Auth);
+        assert!(error.to_string().starts_with("no key for "), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn llm_engine_s_own_completions_name_the_endpoint_in_the_query() {
+    let body = r#"{"request_id":"r-1","output":{"text":"hi","num_prompt_tokens":null,"num_completion_tokens":3}}"#;
+    let server = MockServer::start().await;
+    Mock::given(method("POST"))
+        .and(path("/v1/llm/completions-sync"))
+        .and(query_param("model_endpoint_name", "llama-3 8b"))
+        .and(header("authorization", BASIC))
+        .and(body_string(r#"{"prompt":"a","max_new_tokens":5, "temperature":0.10}"#))
+        .respond_with(json(200, body))
+        .mount(&server)
+        .await;
+    let args = r#"{"model":"x","prompt":"a","max_new_tokens":5,"stream":true, "temperature":0.10}"#;
+    let reply = llmengine_at(&server).call(&call("llama-3 8b", args)).await.unwrap();
+    assert_eq!(reply.response.as_str(), body);
+    assert_eq!(reply.vendor_request_id.as_deref(), Some("r-1"));
+    assert_eq!(reply.usage, Usage { output_tokens: Some(3), ..Usage::default() });
+}
+
+#[tokio::test]
+async fn an_answer_of_llm_engine_without_output_is_its_error() {
+    let body = r#"{"request_id":"r","output":null,"error":"the pod has gone"}"#;
+    let server = server("/v1/llm/completions-sync", json(200, body)).await;
+    let args = r#"{"prompt":"a","max_new_tokens":5}"#;
+    let error = llmengine_at(&server).call(&call("m", args)).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient);
+    assert!(error.to_string().contains("the pod has gone"), "{error}");
+}
+
+#[tokio::test]
+async fn llm_engine_s_stream_ends_with_the_event_that_says_so() {
+    let word = r#"{"request_id":"r","output":{"text":"a","finished":false},"error":null}"#;
+    let last = r#"{"request_id":"r","output":{"text":"","finished":true,"num_prompt_tokens":4,"num_completion_tokens":2},"error":null}"#;
+    let args = r#"{"prompt":"a","max_new_tokens":5}"#;
+    let at = "/v1/llm/completions-stream";
+    let server =
+        server(at, events(&format!("data: {word}\n\n: ping - x\n\ndata: {last}\n\n"))).await;
+    let (texts, usage) = collect(&llmengine_at(&server), &call("m", args)).await.unwrap();
+    assert_eq!(texts, [word, last]);
+    assert_eq!((usage.input_tokens, usage.output_tokens), (Some(4), Some(2)));
+
+    for (body, class) in [
+        (format!("data: {word}\n\n"), ErrorClass::Transient),
+        (
+            format!(
+                "data: {word}\n\ndata: {{\"request_id\":\"r\",\"output\":null,\"error\":{{\"status_code\":429,\"content\":{{\"error\":\"busy\"}}}}}}\n\n"
+            ),
+            ErrorClass::RateLimited,
+        ),
+        (format!("data: {word}\n\ndata: nonsense\n\n"), ErrorClass::Protocol),
+    ] {
+        let server = self::server(at, events(&body)).await;
+        let error = collect(&llmengine_at(&server), &call("m", args)).await.unwrap_err();
+        assert_eq!(error.class(), class, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn llm_engine_s_openai_shape_needs_no_terminator() {
+    let stop = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
+    let server = server("/v2/chat/completions", events(&format!("data: {stop}\n\n"))).await;
+    let args = r#"{"messages":[]}"#;
+    let (texts, usage) = collect(&llmengine_at(&server), &call("m", args)).await.unwrap();
+    assert_eq!((texts.len(), usage.output_tokens), (1, Some(2)));
+    let sent = &server.received_requests().await.unwrap()[0].body;
+    let sent = String::from_utf8_lossy(sent);
+    assert!(sent.starts_with(r#"{"model":"m","stream":true"#), "{sent}");
+
+    let broken = r#"{"request_id":"r","error":{"status_code":503,"content":{"error":"gone","timestamp":"t"}}}"#;
+    let server = self::server("/v2/chat/completions", events(&format!("data: {broken}\n\n"))).await;
+    let error = collect(&llmengine_at(&server), &call("m", args)).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Overloaded);
+    assert!(error.to_string().contains("gone"), "{error}");
+}

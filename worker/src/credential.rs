@@ -1,0 +1,56 @@
+//! The credential an attempt is made with.
+
+use std::sync::Arc;
+
+use inferq_common::{
+    credential::OpenCredential, credential_source::CredentialError, error::ErrorClass, job::Job,
+    store::StoreError,
+};
+use inferq_vendors::VendorError;
+use tracing::warn;
+
+use crate::Worker;
+
+impl Worker {
+    /// The credential that the job's model names, or else its account's default for the vendor;
+    /// `None`: the operator's own is used.
+    ///
+    /// **Cancel safe.**
+    ///
+    /// # Errors
+    /// Of class `auth` where there is one and it cannot be used, or the one that is named was
+    /// deleted: the operator's must not pay for it. `transient` while the store is away.
+    pub async fn credential(&self, job: &Job) -> Result<Option<Arc<OpenCredential>>, VendorError> {
+        let wanted = job.credential.as_ref();
+        match (self.credentials.find(&job.account, job.vendor, wanted).await, wanted) {
+            (Ok(None), Some(name)) => {
+                let message = format!(
+                    "credential '{name}' was deleted before the attempt; put it again, or name \
+                     another in the model's model_metadata.credential"
+                );
+                Err(VendorError::new(ErrorClass::Auth, message))
+            }
+            (Ok(found), _) => Ok(found),
+            (Err(error), _) => Err(failure(&error)),
+        }
+    }
+}
+
+fn failure(error: &CredentialError) -> VendorError {
+    let class = match error {
+        CredentialError::Sealed { .. } | CredentialError::OtherVendor { .. } => ErrorClass::Auth,
+        CredentialError::Store(cause) => match **cause {
+            StoreError::Unavailable(_) | StoreError::NotMigrated(_) => ErrorClass::Transient,
+            StoreError::Corrupt { .. } | StoreError::Other(_) => ErrorClass::Internal,
+        },
+    };
+    let message = match error {
+        CredentialError::Store(cause) => {
+            // The client sees the message; the cause is the operator's.
+            warn!(error = inferq_common::outage::chain(&**cause), "credentials cannot be read");
+            "the account's credentials could not be read from the store".to_owned()
+        }
+        other => other.to_string(),
+    };
+    VendorError::new(class, message)
+}
