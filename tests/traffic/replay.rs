@@ -1,0 +1,390 @@
+//! Replays recordings: calls through a whole platform, streams through the adapter alone, as streams
+//! do not reach clients yet.
+
+use std::{fmt::Debug, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::StreamExt as _;
+use inferq_common::{
+    clock::{Clock as _, SystemClock},
+    config::{Config, VendorConfig},
+    error::{ErrorClass, JobError},
+    id::JobId,
+    usage::Usage,
+    vendor::Vendor,
+};
+use inferq_vendors::{Call, Chunk, Registry, VendorError};
+use reqwest::Method;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json, value::RawValue};
+
+use super::{
+    Body, Expected, Failure, Plan, Recording, Target, bedrock,
+    server::{Pieces, Request, Server},
+};
+use crate::harness::{Mode, PATIENCE, Platform, eventually};
+
+/// The longest wait before a second attempt where the vendor names none, with what the lane of a
+/// model adds that has just been told to slow down.
+const LONGEST_OWN_WAIT: TimeDelta = TimeDelta::seconds(61);
+
+/// Replays recordings that need the same settings, one after the other; answers for each whether it
+/// passed.
+pub async fn group(
+    vendor: Vendor,
+    group: &[(Recording, Plan)],
+) -> Vec<(String, Result<(), String>)> {
+    let mut stage = None;
+    let mut results = Vec::new();
+    for (recording, plan) in group {
+        let mut result = bedrock::check_frames(recording);
+        for pieces in [Pieces::AsRecorded, Pieces::Small] {
+            if result.is_err() {
+                break;
+            }
+            let own = match stage.take() {
+                Some(stage) => stage,
+                None => Stage::start(vendor, plan).await,
+            };
+            own.server.replay(recording, pieces);
+            result = own.replay(recording, plan, pieces).await;
+            result = result.map_err(|fault| format!("{pieces:?}: {fault}"));
+            // A failure holds its model or its key back: what follows starts afresh.
+            stage = (result.is_ok() && plan.answer.is_ok()).then_some(own);
+        }
+        results.push((recording.name.clone(), result));
+    }
+    results
+}
+
+/// A platform whose vendor is a server that replays.
+struct Stage {
+    vendor: Vendor,
+    server: Server,
+    platform: Platform,
+    /// Adapters with the settings that the platform has.
+    registry: Registry,
+}
+
+/// What came of a call or stream.
+#[derive(Debug)]
+struct Outcome {
+    answer: Result<Vec<String>, JobError>,
+    usage: Usage,
+    request_id: Option<String>,
+    /// Whether another attempt follows, and the wait the vendor asked for; `None`: not to be seen.
+    retry: Option<Retry>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Retry {
+    Never,
+    /// After a wait of our own choice.
+    Soon,
+    After(Duration),
+}
+
+impl Stage {
+    async fn start(vendor: Vendor, plan: &Plan) -> Self {
+        let server = Server::start().await;
+        let mut settings = plan.settings.clone();
+        let base_url = format!("http://{}{}", server.address, plan.prefix);
+        settings.insert("base_url".to_owned(), base_url);
+        let variables: Vec<(String, &str)> = settings
+            .iter()
+            .map(|(key, value)| {
+                let key = key.to_uppercase().replace('.', "__");
+                let vendor = vendor.as_str().to_uppercase();
+                (format!("INFERQ__VENDORS__{vendor}__{key}"), value.as_str())
+            })
+            .collect();
+        let variables: Vec<_> = variables.iter().map(|(name, it)| (name.as_str(), *it)).collect();
+        let platform = Platform::start_with(Mode::Embedded, &variables).await;
+
+        let mut members = json!({});
+        for (key, value) in &settings {
+            let pointer = key.split('.').fold(&mut members, |place, part| &mut place[part]);
+            *pointer = value.as_str().into();
+        }
+        let own: VendorConfig = serde_json::from_value(members).expect("good settings");
+        let mut config = Config::load(None).expect("good defaults");
+        config.vendors = [(vendor, own)].into();
+        let registry = Registry::new(&config).expect("good settings");
+        Self { vendor, server, platform, registry }
+    }
+
+    async fn replay(
+        &self,
+        recording: &Recording,
+        plan: &Plan,
+        pieces: Pieces,
+    ) -> Result<(), String> {
+        let is_retried = pieces == Pieces::Small && plan.answer.is_err();
+        let outcome = if plan.streams {
+            self.stream(plan).await
+        } else {
+            self.call(plan, u8::from(is_retried)).await?
+        };
+        check_requests(&self.server.requests(), plan, outcome.retry.as_ref())?;
+        check_outcome(&outcome, recording, plan)
+    }
+
+    /// Submits the call as a client does, and reads what became of it.
+    async fn call(&self, plan: &Plan, num_retries: u8) -> Result<Outcome, String> {
+        let mut configuration = json!({"num_retries": num_retries});
+        if let Some(route) = plan.route {
+            configuration["route"] = route.as_str().into();
+        }
+        let model = format!("{}/{}", self.vendor, plan.model);
+        // The text of the arguments as it is: a client's JSON library would write it anew.
+        let body = format!(
+            r#"{{"model":{},"args":{},"inference_configuration":{configuration}}}"#,
+            json!(model),
+            plan.args.as_str()
+        );
+        let request = self.platform.request(Method::POST, "/v5/inference");
+        let request = request.header("prefer", "respond-async");
+        let request = request.header("content-type", "application/json").body(body);
+        let response = request.send().await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        let text = response.text().await.map_err(|error| error.to_string())?;
+        if status != 202 {
+            return Err(format!("it was not accepted: {status} {text}"));
+        }
+        let accepted: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let id = accepted["id"].as_str().ok_or("no id")?;
+        match num_retries {
+            0 => self.ended(id).await,
+            _ => self.failed_once(id).await,
+        }
+    }
+
+    async fn ended(&self, id: &str) -> Result<Outcome, String> {
+        let job: Job = self.get(&format!("/v5/jobs/{id}"), "wait=60").await?;
+        let attempts = self.attempts(id).await?;
+        same("number of attempts", &attempts.len(), &1)?;
+        let [attempt] = attempts.try_into().map_err(|_| "one attempt")?;
+        same("error of the attempt", &attempt.error, &job.error)?;
+        same("usage of the attempt", &attempt.usage, &job.usage)?;
+        let request_id = match &job.error {
+            Some(error) => error.vendor_request_id.clone(),
+            None => attempt.vendor_request_id,
+        };
+        let answer = match (job.status.as_str(), job.response, job.error) {
+            ("succeeded", Some(response), None) => Ok(vec![response.get().to_owned()]),
+            ("failed", None, Some(error)) => Err(error),
+            (status, ..) => return Err(format!("the job is {status}")),
+        };
+        Ok(Outcome { answer, usage: job.usage.unwrap_or_default(), request_id, retry: None })
+    }
+
+    /// What was decided after the first attempt of a job that may have a second one.
+    async fn failed_once(&self, id: &str) -> Result<Outcome, String> {
+        let attempts = eventually("an attempt to end", async || {
+            let attempts = self.attempts(id).await.ok()?;
+            (!attempts.is_empty()).then_some(attempts)
+        })
+        .await;
+        // Read after the attempts: a job that has ended by now had as many as it was to have.
+        let job: Job = self.get(&format!("/v5/jobs/{id}"), "wait=0").await?;
+        let first = attempts.into_iter().next().ok_or("no attempt")?;
+        let waits = job.run_at.filter(|_| job.status == "queued" && job.attempt == 1);
+        let waits = waits.map(|run_at| run_at - first.finished_at);
+        let retry = match (job.status.as_str(), waits) {
+            ("failed", _) if job.attempt == 1 => Retry::Never,
+            ("queued", Some(wait)) if wait > LONGEST_OWN_WAIT => Retry::After(seconds(wait)),
+            ("queued", Some(wait)) if wait > TimeDelta::milliseconds(2500) => {
+                Retry::After(seconds(wait))
+            }
+            ("queued" | "running" | "failed", _) => Retry::Soon,
+            (status, _) => return Err(format!("the job is {status}")),
+        };
+        let error = first.error.ok_or("the first attempt did not fail")?;
+        let request_id = error.vendor_request_id.clone();
+        let usage = first.usage.unwrap_or_default();
+        Ok(Outcome { answer: Err(error), usage, request_id, retry: Some(retry) })
+    }
+
+    async fn attempts(&self, id: &str) -> Result<Vec<Attempt>, String> {
+        let page: Page = self.get(&format!("/v5/jobs/{id}/attempts"), "wait=0").await?;
+        Ok(page.items)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, prefer: &str) -> Result<T, String> {
+        let request = self.platform.request(Method::GET, path).header("prefer", prefer);
+        let response = request.send().await.map_err(|error| error.to_string())?;
+        let text = response.text().await.map_err(|error| error.to_string())?;
+        serde_json::from_str(&text).map_err(|error| format!("{path}: {error} in {text}"))
+    }
+
+    async fn stream(&self, plan: &Plan) -> Outcome {
+        let candidates = self.registry.candidates(self.vendor, &plan.model);
+        let adapter = &candidates.expect("every vendor has an adapter")[0].adapter;
+        let call = Call {
+            job_id: JobId::new(SystemClock.now()),
+            attempt: 1,
+            model: plan.model.clone(),
+            args: plan.args.clone(),
+            route: plan.route,
+            timeout: PATIENCE,
+        };
+        let mut texts = Vec::new();
+        let read = async {
+            let mut chunks = adapter.stream(&call).await?;
+            while let Some(chunk) = chunks.next().await {
+                match chunk? {
+                    Chunk::Data(data) => texts.push(String::from_utf8_lossy(&data).into_owned()),
+                    Chunk::End { usage, vendor_request_id } => {
+                        return Ok((usage, vendor_request_id));
+                    }
+                }
+            }
+            let class = ErrorClass::Internal;
+            Err(VendorError::new(class, "the stream ended without an end"))
+        };
+        let end = tokio::time::timeout(PATIENCE, read).await.expect("the stream takes too long");
+        match end {
+            Ok((usage, request_id)) => {
+                Outcome { answer: Ok(texts), usage, request_id, retry: None }
+            }
+            Err(VendorError { error, retry_after, usage }) => Outcome {
+                request_id: error.vendor_request_id.clone(),
+                retry: Some(match retry_after {
+                    _ if !error.class.is_transient() => Retry::Never,
+                    Some(wait) => Retry::After(wait),
+                    None => Retry::Soon,
+                }),
+                answer: Err(error),
+                usage,
+            },
+        }
+    }
+}
+
+/// Whole seconds: a job is stored a moment after its attempt has failed.
+fn seconds(wait: TimeDelta) -> Duration {
+    let whole = (wait + TimeDelta::milliseconds(500)).num_seconds();
+    Duration::from_secs(whole.try_into().unwrap_or_default())
+}
+
+/// The members of a job's document that are looked at.
+#[derive(Debug, Deserialize)]
+struct Job {
+    status: String,
+    attempt: u32,
+    run_at: Option<DateTime<Utc>>,
+    response: Option<Box<RawValue>>,
+    error: Option<JobError>,
+    usage: Option<Usage>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    items: Vec<Attempt>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Attempt {
+    finished_at: DateTime<Utc>,
+    error: Option<JobError>,
+    usage: Option<Usage>,
+    vendor_request_id: Option<String>,
+}
+
+/// One request went out, as recorded; a second one only where a second attempt may have begun.
+fn check_requests(requests: &[Request], plan: &Plan, retry: Option<&Retry>) -> Result<(), String> {
+    let most = if retry == Some(&Retry::Soon) { 2 } else { 1 };
+    let n_requests = requests.len();
+    if !(1..=most).contains(&n_requests) {
+        return Err(format!("{n_requests} requests went out"));
+    }
+    requests.iter().try_for_each(|request| check_request(request, &plan.request))
+}
+
+fn check_request(request: &Request, expected: &Expected) -> Result<(), String> {
+    let found = request.line.strip_prefix("POST ").and_then(|it| it.strip_suffix(" HTTP/1.1"));
+    let found = found.ok_or_else(|| format!("the request is {}", request.line))?;
+    match &expected.target {
+        Target::Is(target) => same("target", &found, &target.as_str())?,
+        Target::Path(path) => {
+            let bare = found.split_once('?').map_or(found, |(bare, _)| bare);
+            same("path", &bare, &path.as_str())?;
+        }
+        Target::Unknown => {}
+    }
+    same("content type", &request.header("content-type"), &Some("application/json"))?;
+    for (name, pattern) in &expected.headers {
+        let found = request.header(name);
+        let fits = match (found, pattern) {
+            (Some(found), Some(pattern)) => matches(found, pattern),
+            (found, pattern) => found.is_none() && pattern.is_none(),
+        };
+        if !fits {
+            return Err(format!("header {name}: {found:?} is not {pattern:?}"));
+        }
+    }
+    match &expected.body {
+        Body::Json(expected) => {
+            let body: Value = serde_json::from_str(&request.body).map_err(|it| it.to_string())?;
+            same("body", &body, expected)
+        }
+        Body::Text(expected) => same("body", &request.body, expected),
+        Body::Unknown => Ok(()),
+    }
+}
+
+fn check_outcome(outcome: &Outcome, recording: &Recording, plan: &Plan) -> Result<(), String> {
+    match (&plan.answer, &outcome.answer) {
+        (Ok(expected), Ok(texts)) => {
+            same("request id", &outcome.request_id, &plan.request_id)?;
+            same("answer", texts, &expected.texts)?;
+            same("usage", &outcome.usage, &expected.usage)
+        }
+        (Err(expected), Err(error)) => {
+            same("class", &error.class, &expected.class)?;
+            same("request id", &outcome.request_id, &plan.request_id)?;
+            let status = recording.response.status;
+            same("status", &error.vendor_status, &Some(status).filter(|status| *status >= 400))?;
+            if expected.code.is_some() {
+                same("code", &error.vendor_code, &expected.code)?;
+            }
+            if !error.message.contains(&expected.said) {
+                return Err(format!("message: {} does not say {}", error.message, expected.said));
+            }
+            match &outcome.retry {
+                Some(retry) => same("retry", retry, &retry_after(expected)),
+                None => Ok(()),
+            }
+        }
+        (Err(expected), Ok(_)) => Err(format!("it did not fail: {:?}", expected.class)),
+        (Ok(_), Err(error)) => Err(format!("it failed: {error:?}")),
+    }
+}
+
+fn retry_after(failure: &Failure) -> Retry {
+    match failure.wait {
+        _ if !failure.class.is_transient() => Retry::Never,
+        Some(wait) => Retry::After(wait),
+        None => Retry::Soon,
+    }
+}
+
+/// Whether `text` is as `pattern` says; a `*` in it stands for anything.
+fn matches(text: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    if !pattern.contains('*') {
+        return rest.is_empty();
+    }
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.is_empty() || pattern.ends_with('*')
+}
+
+fn same<T: PartialEq + Debug + ?Sized>(what: &str, found: &T, expected: &T) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{what}: {found:?} is not {expected:?}")) }
+}
