@@ -238,7 +238,7 @@ async fn a_job_that_cannot_be_is_refused_in_a_line() {
     submit(&["model_zoo/echo", "--args", "{"]).refused(65, &["--args is not JSON"]);
     submit(&["model_zoo/echo", "--args", "[]"]).refused(65, &["body.args"]);
     submit(&["acme/x"]).refused(65, &["body.model", "acme"]);
-    submit(&["anthropic/x"]).refused(65, &["anthropic", "not served in this release"]);
+    submit(&["anthropic/x"]).refused(65, &["messages"]);
     submit(&["model_zoo/echo", "--priority", "urgent"]).refused(65, &["body.priority"]);
     submit(&["model_zoo/echo", "--args-file", "none"]).refused(71, &["none"]);
     let wrong = ["model_zoo/echo", "--api-key", "iq_wrong"];

@@ -17,7 +17,11 @@ use harness::{KEY, Mode, Platform, process};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-stories!(a_credential_is_seen_by_every_process_and_belongs_to_its_account);
+stories!(
+    a_credential_is_seen_by_every_process_and_belongs_to_its_account,
+    calls_are_made_with_the_account_s_key_and_a_refused_one_gives_way_to_the_next,
+    the_operator_s_keys_take_turns_too,
+);
 
 const SECRET: &str = "sk-0123456789-the-secret-wxyz";
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -52,6 +56,52 @@ async fn a_credential_is_seen_by_every_process_and_belongs_to_its_account(mode: 
     assert_eq!(deleted.json::<Value>().await.unwrap()["deleted"], true);
     let gone = platform.request(Method::GET, "/v5/credentials/main").send().await.unwrap();
     assert_eq!(gone.status(), StatusCode::NOT_FOUND);
+}
+
+async fn calls_are_made_with_the_account_s_key_and_a_refused_one_gives_way_to_the_next(mode: Mode) {
+    // The operator's key is one the vendor does not know.
+    let settings = [
+        ("INFERQ__SECRETS__MASTER_KEY", MASTER_KEY),
+        ("INFERQ__VENDORS__OPENAI__API_KEY", "nobody-knows-this-key"),
+    ];
+    let platform = Platform::start_with(mode, &settings).await;
+    let refused = platform.submit(&harness::chat("before", &json!({}))).await;
+    let error = platform.reaches(&refused, "failed").await["error"].clone();
+    assert_eq!(error["class"], "auth", "{error}");
+
+    let keys = json!(["an-old-key-of-mine", "vendor-key"]);
+    let body = json!({"vendor": "openai", "api_keys": keys, "default": true});
+    let put = platform.request(Method::PUT, "/v5/credentials/mine").json(&body);
+    assert_eq!(put.send().await.unwrap().status(), StatusCode::CREATED);
+    let job = harness::eventually("the credential to be used", async || {
+        let id = platform.submit(&harness::chat("after", &json!({}))).await;
+        let job = platform.ends(&id).await;
+        (job["status"] == "succeeded").then_some(job)
+    })
+    .await;
+    assert_eq!(job["attempt"], 1, "changing the key is no attempt: {job}");
+    assert_eq!(platform.vendor.calls("after").len(), 1);
+
+    // Who has no credential calls with the operator's key still.
+    let body = harness::chat("other", &json!({}));
+    let mut request = platform.request(Method::POST, "/v5/inference").json(&body).build().unwrap();
+    request.headers_mut().insert("x-api-key", platform.key_of("other").parse().unwrap());
+    let answer = platform.http.execute(request).await.unwrap();
+    assert!(!answer.status().is_success(), "{answer:?}");
+    assert!(platform.vendor.calls("other").is_empty());
+}
+
+async fn the_operator_s_keys_take_turns_too(mode: Mode) {
+    let settings = [
+        ("INFERQ__VENDORS__OPENAI__API_KEY", "nobody-knows-this-key"),
+        ("INFERQ__VENDORS__OPENAI__API_KEYS", "nor-that-one-as-well,vendor-key"),
+    ];
+    let platform = Platform::start_with(mode, &settings).await;
+    for name in ["one", "two", "three"] {
+        let id = platform.submit(&harness::chat(name, &json!({}))).await;
+        let job = platform.reaches(&id, "succeeded").await;
+        assert_eq!((&job["attempt"], platform.vendor.calls(name).len()), (&json!(1), 1));
+    }
 }
 
 /// The command line, with a text on its standard input.

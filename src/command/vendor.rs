@@ -154,9 +154,9 @@ async fn check(
     json: bool,
 ) -> Result<(), Failure> {
     let asked = model.unwrap_or(NO_MODEL);
-    let candidates = registry.candidates(vendor, asked).ok_or_else(|| {
-        Failure::new(code::INVALID, format!("this release has no adapter for {vendor}"))
-    })?;
+    let candidates = registry
+        .candidates(vendor, asked)
+        .ok_or_else(|| Failure::new(code::INVALID, format!("there is no adapter for {vendor}")))?;
     let args = Json::of(&smallest(vendor))
         .map_err(|error| Failure::new(code::INTERNAL, error.to_string()))?;
     let mut all = Vec::new();

@@ -211,7 +211,7 @@ fn message(headers: &[(&'static str, &'static str)], payload: &str) -> Vec<u8> {
         message = message.add_header(Header::new(name, HeaderValue::String(value.into())));
     }
     let mut bytes = Vec::new();
-    write_message_to(&message, &mut bytes).unwrap();
+    write_message_to(&message, &mut bytes).expect("a buffer takes all");
     bytes
 }
 

@@ -69,8 +69,8 @@ fn call(model: &str, args: &str) -> Call {
 }
 
 async fn stream(adapter: &impl Adapter, call: &Call) -> Vec<Chunk> {
-    let chunks: Vec<_> = adapter.stream(call).await.unwrap().collect().await;
-    chunks.into_iter().map(Result::unwrap).collect()
+    let chunks = adapter.stream(call).await.expect("a stream");
+    chunks.map(|chunk| chunk.expect("a good chunk")).collect().await
 }
 
 fn data(text: &str) -> Chunk {

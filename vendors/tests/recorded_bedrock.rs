@@ -154,29 +154,27 @@ impl Replay {
         let args = body.as_deref().filter(|body| body.get().starts_with('{'));
         let args = Json::from(args.map_or_else(empty, ToOwned::to_owned));
         let document: Value = serde_json::from_str(args.as_str()).ok()?;
-        let (model, route, streams, prefix) = match url.path().strip_prefix("/model/") {
-            Some(rest) => {
-                let (id, operation) = rest.split_once('/')?;
-                let (route, streams) = match operation {
-                    "converse" => (Route::Converse, false),
-                    "converse-stream" => (Route::Converse, true),
-                    "invoke" => (Route::Invoke, false),
-                    "invoke-with-response-stream" => (Route::Invoke, true),
-                    "count-tokens" => (Route::CountTokens, false),
-                    _ => return None,
-                };
-                (id.replace("%3A", ":"), route, streams, "")
-            }
-            None => {
-                let (prefix, route) = match url.path() {
-                    "/v1/chat/completions" => ("/v1", Route::ChatCompletions),
-                    "/v1/responses" => ("/v1", Route::Responses),
-                    "/openai/v1/responses" => ("", Route::Responses),
-                    _ => return None,
-                };
-                let model = document["model"].as_str()?.to_owned();
-                (model, route, document["stream"] == true, prefix)
-            }
+        let (model, route, streams, prefix) = if let Some(rest) = url.path().strip_prefix("/model/")
+        {
+            let (id, operation) = rest.split_once('/')?;
+            let (route, streams) = match operation {
+                "converse" => (Route::Converse, false),
+                "converse-stream" => (Route::Converse, true),
+                "invoke" => (Route::Invoke, false),
+                "invoke-with-response-stream" => (Route::Invoke, true),
+                "count-tokens" => (Route::CountTokens, false),
+                _ => return None,
+            };
+            (id.replace("%3A", ":"), route, streams, "")
+        } else {
+            let (prefix, route) = match url.path() {
+                "/v1/chat/completions" => ("/v1", Route::ChatCompletions),
+                "/v1/responses" => ("/v1", Route::Responses),
+                "/openai/v1/responses" => ("", Route::Responses),
+                _ => return None,
+            };
+            let model = document["model"].as_str()?.to_owned();
+            (model, route, document["stream"] == true, prefix)
         };
         let chosen = route::choose(Vendor::Bedrock, &model, args.as_str(), None);
         let named = (chosen != Ok(route)).then_some(route);

@@ -121,7 +121,7 @@ fn served(worker: &Worker) -> Vec<Vendor> {
     let wanted = &worker.config.vendors;
     let can_serve = |&&vendor: &&Vendor| worker.registry.vendors().any(|own| own == vendor);
     for vendor in wanted.iter().filter(|vendor| !can_serve(vendor)) {
-        warn!({ field::VENDOR_NAME } = %vendor, "this release has no adapter for a configured vendor");
+        warn!({ field::VENDOR_NAME } = %vendor, "there is no adapter for a configured vendor");
     }
     let is_wanted = |vendor: &Vendor| wanted.is_empty() || wanted.contains(vendor);
     worker.registry.vendors().filter(is_wanted).collect()

@@ -345,7 +345,7 @@ pub async fn an_inbox_receives_what_is_sent_to_it(broker: Arc<impl Broker>) {
 
 pub async fn events_sent_at_once_all_arrive(broker: Arc<impl Broker>) {
     let cancel = |n: u32| Event::Cancel { job_id: message(u64::from(n)).job_id, attempt: n };
-    let to = |n: u32| instance(if n % 3 == 0 { 1 } else { 2 });
+    let to = |n: u32| instance(if n.is_multiple_of(3) { 1 } else { 2 });
     let mut one = broker.inbox(instance(1)).await.unwrap();
     let mut two = broker.inbox(instance(2)).await.unwrap();
     let sent = (0..200).map(|n| {

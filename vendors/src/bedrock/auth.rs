@@ -53,12 +53,11 @@ impl Auth {
         if key.is_some() {
             return Ok(Self { place, proof: Proof::Bearer(Key::bearer(key)?) });
         }
-        let keyring = match Keys::of(config)? {
-            Some(keys) => Keyring::Fixed(keys),
-            None => {
-                let region = place.known_region().map(str::to_owned);
-                Keyring::found(Chain::new(config).fetch(region))
-            }
+        let keyring = if let Some(keys) = Keys::of(config)? {
+            Keyring::Fixed(keys)
+        } else {
+            let region = place.known_region().map(str::to_owned);
+            Keyring::found(Chain::new(config).fetch(region))
         };
         let may_go_without = config.profile.is_none()
             && config.base_url.as_ref().is_some_and(|url| !place::is_aws(url));

@@ -101,7 +101,7 @@ pub(super) fn in_stream(code: &str, words: &str, now: DateTime<Utc>) -> VendorEr
     let message = format!("the vendor broke the stream off: {reason}");
     let mut error = VendorError::new(class, message);
     error.error.vendor_code = Some(shorten(code, 100)).filter(|code| !code.is_empty());
-    let hint = hint::retry_after(&HeaderMap::new(), None, &reason, now);
+    let hint = hint::retry_after(&HeaderMap::new(), None, reason, now);
     error.retry_after = hint.filter(|_| class.is_transient());
     error
 }
@@ -198,12 +198,10 @@ fn class(status: Option<u16>, code: Option<&str>, text: &str) -> ErrorClass {
 fn by_status(status: Option<u16>, text: &str) -> ErrorClass {
     match status {
         Some(400) => validation(text),
-        // The model failed; what it was asked may still be answered another time.
-        Some(424) => ErrorClass::Transient,
         Some(429) => throttled(text),
+        // The model failed, which need not happen again; or what broke had begun, or has no name.
+        Some(424) | None => ErrorClass::Transient,
         Some(status) => class_of_status(status),
-        // What broke after it had begun, or has no name.
-        None => ErrorClass::Transient,
     }
 }
 

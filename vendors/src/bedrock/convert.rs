@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{classify, wire};
 use crate::{
+    anthropic::{self, convert::Model},
     error::VendorError,
     json,
     openai::{self, OPENAI},
@@ -20,7 +21,7 @@ use crate::{
 /// A `usage` object has a few hundred bytes; a larger one is not read.
 const MAX_USAGE_BYTES: usize = 16 * 1024;
 /// What Bedrock wants in the body of a Claude model's request; no other value has been needed since.
-const ANTHROPIC_VERSION: &str = r#""anthropic_version":"bedrock-2023-05-31""#;
+const ANTHROPIC_VERSION: &str = "bedrock-2023-05-31";
 
 /// The body for a call: `args` as they are spelt.
 ///
@@ -43,27 +44,25 @@ pub(super) fn request_body(
     }
     let asked = Asked::of(args)?;
     let is_claude = id.contains("anthropic.") || asked.has_version;
-    let lacks_version =
-        route == Route::Invoke && is_claude && !asked.has_version && asked.has_messages;
+    if route == Route::Invoke && is_claude && !asked.has_version && asked.has_messages {
+        let model = Model::Nowhere { anthropic_version: ANTHROPIC_VERSION, stream_member: false };
+        return anthropic::convert::request_body_without(&["modelId"], args, model, mode);
+    }
     let keep = |member: &Member<'_>| match member.key.as_ref() {
-        "model" | "modelId" => false,
         "stream" if route == Route::Invoke && !is_claude => {
             mode == Mode::Stream || !is_on(member.value)
         }
         "stream_options" if route == Route::Invoke && !is_claude => {
             mode == Mode::Stream || !asked.streams
         }
-        "stream" => false,
+        "model" | "modelId" | "stream" => false,
         _ => true,
     };
-    if !asked.has_own && !lacks_version {
+    if !asked.has_own {
         return Ok(args.to_owned());
     }
-    let mut body = String::with_capacity(args.len() + ANTHROPIC_VERSION.len() + 2);
+    let mut body = String::with_capacity(args.len());
     body.push('{');
-    if lacks_version {
-        body.push_str(ANTHROPIC_VERSION);
-    }
     json::push_members(&mut body, args, keep)?;
     if body.as_bytes().get(1) == Some(&b',') {
         body.remove(1);

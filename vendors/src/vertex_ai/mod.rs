@@ -31,7 +31,6 @@ use crate::{
     error::{VendorError, invalid},
     framing::Framing,
     gemini::{self, classify, compat, convert, path, wire::WireError},
-    openai,
     remote::{
         Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
         http::Clients,
@@ -212,7 +211,7 @@ impl Dialect for VertexAi {
             anthropic::classify::error(failure, now)
         } else if WireError::of(&document).is_none() && document.get("message").is_some() {
             // Mistral's own shape.
-            openai::classify::error(&openai::OPENAI, failure, now)
+            compat::failure(failure, now)
         } else {
             return classify::error(failure, self.advice, now);
         };

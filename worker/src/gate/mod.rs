@@ -106,6 +106,7 @@ struct Seen {
 }
 
 /// What the state allows at this moment.
+#[derive(Clone, Copy)]
 enum Look {
     Go(Tokens),
     Wait(Room),

@@ -67,7 +67,7 @@ fn go(gate: &Gate, model: &str, now: DateTime<Utc>) -> Permit {
 fn place(gate: &Gate, model: &str, now: DateTime<Utc>) -> Place {
     match enter(gate, model, now) {
         Entry::Wait(place) => place,
-        entry => panic!("{model} has no place: {entry:?}"),
+        Entry::Answer(answer) => panic!("{model} has no place: {answer:?}"),
     }
 }
 
@@ -381,7 +381,7 @@ async fn nothing_is_left_of_jobs_that_were_cancelled() {
         jobs.spawn(async move {
             sleep(Duration::from_millis(plan[0])).await;
             let work = async {
-                let model = if plan[1] % 2 == 0 { "a" } else { "b" };
+                let model = if plan[1].is_multiple_of(2) { "a" } else { "b" };
                 let answer = match enter(&gate, model, clock.now()) {
                     Entry::Answer(answer) => answer,
                     Entry::Wait(place) => place.turn(&*clock).await,

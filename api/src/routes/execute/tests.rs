@@ -109,13 +109,13 @@ async fn an_alias_is_decoded_as_one_segment() {
 }
 
 #[tokio::test]
-async fn a_server_whose_model_is_gone_or_not_served_says_so() {
+async fn a_server_whose_model_is_gone_or_cannot_take_the_body_says_so() {
     let api = start().await;
     api.add_server("gone", "0199a000-0000-7000-8000-000000000000").await;
     assert_eq!(api.post("/v4/serving/a/gone/execute", &[], "{}").await.status, 404);
     api.add_server("cohere", "cohere/command").await;
     let reply = api.post("/v4/serving/a/cohere/execute", &[], "{}").await;
-    assert_eq!(reply.problems(), [("value_error".to_owned(), json!(["path", "alias"]))]);
+    assert_eq!(reply.problems(), [("value_error".to_owned(), json!(["body"]))]);
 }
 
 #[tokio::test]

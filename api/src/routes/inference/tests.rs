@@ -150,7 +150,7 @@ async fn what_fastapi_says_of_bad_bodies() {
         r#"{"model":"model_zoo/echo","inference_configuration":{"timeout_seconds":-1}}"#,
         r#"{"model":"model_zoo/echo","inference_configuration":{"timeout_seconds":86401}}"#,
         r#"{"model":"model_zoo/echo","inference_configuration":{"num_retries":11}}"#,
-        r#"{"model":"model_zoo/echo","inference_configuration":{"route":"responses"}}"#,
+        r#"{"model":"model_zoo/echo","inference_configuration":{"route":"converse"}}"#,
         r#"{"model":"model_zoo/echo","inference_configuration":7}"#,
         r#"{"model":"model_zoo/echo","stream":"maybe"}"#,
         r#"{"model":"model_zoo/echo","stream":true}"#,

@@ -51,7 +51,7 @@ async fn a_long_poll_ends_with_the_job_or_with_its_time() {
 #[tokio::test]
 async fn a_long_poll_shows_what_the_store_has() {
     let api = TestApi::start().await;
-    let id = api.accepted(r#"{"model":"model_zoo/echo","metadata":{"z":1.50},"args":[]}"#).await;
+    let id = api.accepted(r#"{"model":"model_zoo/echo","metadata":{"z":1.50},"args":{}}"#).await;
     let path = format!("/v5/jobs/{id}");
     let poll = api.send(api.request(Method::GET, &path, &[("prefer", "wait=30")], ""));
     let (told, _) = tokio::join!(poll, api.run_next(succeeded(r#"{"a":1.50}"#)));

@@ -82,15 +82,12 @@ impl Chain {
         let settings = self.settings(Some(region.clone()));
         self.connector.forget_status();
         // Built anew each time: it keeps what it has read of the profile files.
-        let credentials = match &self.profile {
-            Some(profile) => {
-                let provider = ProfileFileCredentialsProvider::builder().configure(&settings);
-                provider.profile_name(profile).build().provide_credentials().await
-            }
-            None => {
-                let chain = DefaultCredentialsChain::builder().region(region).configure(settings);
-                chain.build().await.provide_credentials().await
-            }
+        let credentials = if let Some(profile) = &self.profile {
+            let provider = ProfileFileCredentialsProvider::builder().configure(&settings);
+            provider.profile_name(profile).build().provide_credentials().await
+        } else {
+            let chain = DefaultCredentialsChain::builder().region(region).configure(settings);
+            chain.build().await.provide_credentials().await
         };
         match credentials {
             Ok(credentials) => Ok(fetched(&credentials, now)),
@@ -129,7 +126,7 @@ impl Chain {
 
     /// Whether the place was not reached, or answered that it is in trouble itself.
     fn may_pass(&self, error: &CredentialsError) -> bool {
-        causes(error).any(|cause| cause.is::<ConnectorError>())
+        causes(error).any(<dyn Error>::is::<ConnectorError>)
             || self.connector.last_status().is_some_and(|status| status >= 500 || status == 429)
     }
 }

@@ -3,7 +3,10 @@
 pub mod chain;
 mod connector;
 
-use std::sync::{Mutex, MutexGuard};
+use std::{
+    iter,
+    sync::{Mutex, MutexGuard},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use inferq_common::{config::VendorConfig, error::ErrorClass};
@@ -71,8 +74,8 @@ impl Keys {
     }
 
     fn redact(&self, words: &mut String) {
-        for secret in [Some(&self.secret_access_key), self.session_token.as_ref()] {
-            secret.iter().for_each(|secret| redact(words, secret));
+        for secret in iter::once(&self.secret_access_key).chain(&self.session_token) {
+            redact(words, secret);
         }
     }
 }
