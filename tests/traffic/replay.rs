@@ -13,7 +13,7 @@ use inferq_common::{
     usage::Usage,
     vendor::Vendor,
 };
-use inferq_vendors::{Call, Chunk, Registry, VendorError};
+use inferq_vendors::{Adapter, Call, Chunk, Registry, VendorError};
 use reqwest::Method;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
@@ -24,9 +24,9 @@ use super::{
 };
 use crate::harness::{Mode, PATIENCE, Platform, eventually};
 
-/// The longest wait before a second attempt where the vendor names none, with what the lane of a
-/// model adds that has just been told to slow down.
-const LONGEST_OWN_WAIT: TimeDelta = TimeDelta::seconds(61);
+/// The longest wait before a second attempt where the vendor names none: that of an overloaded vendor,
+/// or what is left of the pause that its model takes.
+const LONGEST_OWN_WAIT: Duration = Duration::from_secs(60);
 
 /// Replays recordings that need the same settings, one after the other; answers for each whether it
 /// passed.
@@ -126,7 +126,25 @@ impl Stage {
             self.call(plan, u8::from(is_retried)).await?
         };
         check_requests(&self.server.requests(), plan, outcome.retry.as_ref())?;
-        check_outcome(&outcome, recording, plan)
+        check_outcome(&outcome, recording, plan)?;
+        match &plan.answer {
+            Err(expected) if !plan.streams => self.check_wait(plan, expected).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The wait that the adapter reads out of a failure, to the millisecond: a job's own wait hides
+    /// that there was none.
+    async fn check_wait(&self, plan: &Plan, expected: &Failure) -> Result<(), String> {
+        match self.adapter(plan).call(&call(plan)).await {
+            Ok(_) => Err("the adapter alone did not fail".to_owned()),
+            Err(error) => same("wait", &error.retry_after, &expected.wait),
+        }
+    }
+
+    fn adapter(&self, plan: &Plan) -> &dyn Adapter {
+        let candidates = self.registry.candidates(self.vendor, &plan.model);
+        candidates.expect("every vendor has an adapter")[0].adapter.as_ref()
     }
 
     /// Submits the call as a client does, and reads what became of it.
@@ -192,10 +210,7 @@ impl Stage {
         let waits = waits.map(|run_at| run_at - first.finished_at);
         let retry = match (job.status.as_str(), waits) {
             ("failed", _) if job.attempt == 1 => Retry::Never,
-            ("queued", Some(wait)) if wait > LONGEST_OWN_WAIT => Retry::After(seconds(wait)),
-            ("queued", Some(wait)) if wait > TimeDelta::milliseconds(2500) => {
-                Retry::After(seconds(wait))
-            }
+            ("queued", Some(wait)) => Retry::After(seconds(wait)),
             ("queued" | "running" | "failed", _) => Retry::Soon,
             (status, _) => return Err(format!("the job is {status}")),
         };
@@ -218,16 +233,7 @@ impl Stage {
     }
 
     async fn stream(&self, plan: &Plan) -> Outcome {
-        let candidates = self.registry.candidates(self.vendor, &plan.model);
-        let adapter = &candidates.expect("every vendor has an adapter")[0].adapter;
-        let call = Call {
-            job_id: JobId::new(SystemClock.now()),
-            attempt: 1,
-            model: plan.model.clone(),
-            args: plan.args.clone(),
-            route: plan.route,
-            timeout: PATIENCE,
-        };
+        let (adapter, call) = (self.adapter(plan), call(plan));
         let mut texts = Vec::new();
         let read = async {
             let mut chunks = adapter.stream(&call).await?;
@@ -258,6 +264,17 @@ impl Stage {
                 usage,
             },
         }
+    }
+}
+
+fn call(plan: &Plan) -> Call {
+    Call {
+        job_id: JobId::new(SystemClock.now()),
+        attempt: 1,
+        model: plan.model.clone(),
+        args: plan.args.clone(),
+        route: plan.route,
+        timeout: PATIENCE,
     }
 }
 
@@ -352,6 +369,9 @@ fn check_outcome(outcome: &Outcome, recording: &Recording, plan: &Plan) -> Resul
                 return Err(format!("message: {} does not say {}", error.message, expected.said));
             }
             match &outcome.retry {
+                Some(Retry::After(own)) if expected.wait.is_none() && *own <= LONGEST_OWN_WAIT => {
+                    same("retry", &expected.class.is_transient(), &true)
+                }
                 Some(retry) => same("retry", retry, &retry_after(expected)),
                 None => Ok(()),
             }
