@@ -16,6 +16,9 @@ use self::traffic::{Plan, Recording, replay};
 /// Groups that are replayed at once; each has a platform of its own.
 const GROUPS_AT_ONCE: usize = 4;
 
+/// What is told of one fault; whole answers may stand in it.
+const MAX_FAULT_CHARS: usize = 2000;
+
 #[derive(Debug, Default)]
 struct Tally {
     n_passed: usize,
@@ -45,6 +48,7 @@ async fn real_exchanges_go_through_the_whole_platform() {
                 Ok(()) => tally.n_passed += 1,
                 Err(fault) => {
                     tally.n_failed += 1;
+                    let fault: String = fault.chars().take(MAX_FAULT_CHARS).collect();
                     faults.push(format!("{name}: {fault}"));
                 }
             }
