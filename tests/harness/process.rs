@@ -123,13 +123,31 @@ impl Drop for Process {
     }
 }
 
+/// How the variables begin that the binary reads, its own and those of other tools.
+const CONVENTIONAL: &[&str] = &[
+    "INFERQ",
+    "DATABASE_URL",
+    "AMQP_URL",
+    "OPENAI_",
+    "ANTHROPIC_",
+    "COHERE_",
+    "CO_API_",
+    "GOOGLE_",
+    "GEMINI_",
+    "AZURE_",
+    "AWS_",
+    "XAI_",
+    "FIREWORKS_",
+    "LAUNCH_",
+    "LLM_ENGINE_",
+];
+
 /// The binary, with these settings and none of the surroundings'.
 pub fn command(settings: &BTreeMap<String, String>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_inferq"));
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
-        let conventional = ["DATABASE_URL", "AMQP_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"];
-        if name_text.starts_with("INFERQ") || conventional.contains(&name_text.as_ref()) {
+        if CONVENTIONAL.iter().any(|prefix| name_text.starts_with(prefix)) {
             command.env_remove(name);
         }
     }
