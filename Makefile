@@ -6,10 +6,10 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/inferq/target
 CARGO ?= cargo
 WITH_SERVERS = $(CARGO) run --quiet -p inferq-common --features testing --example with_servers --
 
-.PHONY: help dev test check bench servers tools fmt
+.PHONY: help dev test check bench bench-adapters servers tools fmt
 
 help: ## list the tasks
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 dev: ## start the platform in one process
 	$(CARGO) run --release -- dev
@@ -27,6 +27,10 @@ check: tools ## formatting, lints, docs, licences, unused dependencies
 
 bench: ## measure inferq against the floor, interleaved, and print a table with ratios
 	scripts/bench
+	$(MAKE) bench-adapters
+
+bench-adapters: ## measure what each vendor's adapter costs, and print a table with ratios to openai's
+	$(CARGO) bench --quiet -p inferq-vendors --features testing --bench adapters
 
 servers: ## install Postgres and RabbitMQ where there is neither them nor Docker (Debian, Ubuntu)
 	scripts/install-servers

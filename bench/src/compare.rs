@@ -57,7 +57,7 @@ pub struct CompareArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Stack {
+pub(crate) enum Stack {
     Floor,
     Inferq,
     EmbeddedFloor,
@@ -227,24 +227,64 @@ fn print_cpu(cpu: &CpuTable) {
     print("");
 }
 
-async fn measure(
-    args: &CompareArgs,
+/// What a stack is made of: the binary and the servers.
+pub(crate) struct Setup<'a> {
+    pub(crate) inferq: &'a Path,
+    /// Empty where no stack on servers is started.
+    pub(crate) postgres: &'a str,
+    pub(crate) amqp: &'a str,
+    /// Names its database.
+    pub(crate) number: u32,
+    /// How long the vendor takes for an answer.
+    pub(crate) delay_ms: u64,
+}
+
+/// A stack that is ready.
+pub(crate) struct Started {
+    /// Each with its name, the vendor among them.
+    processes: Vec<(String, Child)>,
+    pub(crate) url: String,
+    ready_ms: f64,
+    _data: TempDir,
+}
+
+impl Started {
+    /// Name and MiB (PSS) of each process but the vendor.
+    pub(crate) fn memory(&self) -> Vec<(String, f64)> {
+        let measured = self.processes.iter().filter(|(name, _)| name != "vendor");
+        let figures =
+            measured.filter_map(|(name, child)| Some((name.clone(), pss_mib(child.id()?)?)));
+        figures.collect()
+    }
+
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        for (_, mut child) in self.processes.into_iter().rev() {
+            child.kill().await?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) async fn start(
+    setup: &Setup<'_>,
     stack: Stack,
     folder: &Path,
-    round: u32,
-) -> anyhow::Result<Measured> {
+) -> anyhow::Result<Started> {
     let own = std::env::current_exe()?;
-    let (vendor, vendor_address) = listening(Command::new(&own).arg("vendor")).await?;
+    let mut vendor = Command::new(&own);
+    let delay = setup.delay_ms.to_string();
+    let (vendor, vendor_address) = listening(vendor.args(["vendor", "--delay-ms", &delay])).await?;
     let vendor_url = format!("http://{vendor_address}/v1");
     let data = TempDir::new_in(folder)?;
     let begun = Instant::now();
     let mut processes = vec![("vendor".to_owned(), vendor)];
     let url = match stack {
         Stack::Floor => {
-            let database = fresh_database(&args.postgres, &format!("bench_floor_{round}")).await?;
+            let database =
+                fresh_database(setup.postgres, &format!("bench_floor_{}", setup.number)).await?;
             let mut command = Command::new(&own);
             command.args(["floor", "--vendor", &vendor_url]);
-            command.args(["--postgres", &database, "--amqp", &args.amqp]);
+            command.args(["--postgres", &database, "--amqp", setup.amqp]);
             let (floor, address) = listening(&mut command).await?;
             processes.push(("floor".to_owned(), floor));
             format!("http://{address}")
@@ -258,18 +298,19 @@ async fn measure(
             format!("http://{address}")
         }
         Stack::Inferq => {
-            let database = fresh_database(&args.postgres, &format!("bench_inferq_{round}")).await?;
+            let database =
+                fresh_database(setup.postgres, &format!("bench_inferq_{}", setup.number)).await?;
             let settings = [
                 ("INFERQ__DATABASE__URL", database.as_str()),
-                ("INFERQ__BROKER__URL", &args.amqp),
+                ("INFERQ__BROKER__URL", setup.amqp),
                 ("INFERQ__VENDORS__OPENAI__BASE_URL", &vendor_url),
             ];
             let status =
-                inferq(&args.inferq, &settings).arg("migrate").stdout(Stdio::null()).status();
+                inferq(setup.inferq, &settings).arg("migrate").stdout(Stdio::null()).status();
             ensure!(status.await?.success(), "inferq migrate failed");
             let address = free_address()?;
-            let mut api = inferq(&args.inferq, &settings);
-            let mut worker = inferq(&args.inferq, &settings);
+            let mut api = inferq(setup.inferq, &settings);
+            let mut worker = inferq(setup.inferq, &settings);
             processes.push(("api".to_owned(), api.args(["api", "--listen", &address]).spawn()?));
             processes.push(("worker".to_owned(), worker.arg("worker").spawn()?));
             format!("http://{address}")
@@ -277,7 +318,7 @@ async fn measure(
         Stack::Embedded => {
             let address = free_address()?;
             let mut dev =
-                inferq(&args.inferq, &[("INFERQ__VENDORS__OPENAI__BASE_URL", &vendor_url)]);
+                inferq(setup.inferq, &[("INFERQ__VENDORS__OPENAI__BASE_URL", &vendor_url)]);
             dev.args(["dev", "--listen", &address, "--data-dir"]).arg(data.path().join("data"));
             processes.push(("dev".to_owned(), dev.stdout(Stdio::null()).spawn()?));
             format!("http://{address}")
@@ -285,28 +326,50 @@ async fn measure(
     };
     is_ready(&url).await?;
     let ready_ms = begun.elapsed().as_secs_f64() * 1e3;
+    Ok(Started { processes, url, ready_ms, _data: data })
+}
+
+async fn measure(
+    args: &CompareArgs,
+    stack: Stack,
+    folder: &Path,
+    round: u32,
+) -> anyhow::Result<Measured> {
+    let setup = Setup {
+        inferq: &args.inferq,
+        postgres: &args.postgres,
+        amqp: &args.amqp,
+        number: round,
+        delay_ms: 0,
+    };
+    let started = start(&setup, stack, folder).await?;
+    let url = &started.url;
     // Lanes, pools and caches are filled before anything counts.
-    load(&url, Kind::Async, 16, 1.0).await?;
-    let sync = load(&url, Kind::Sync, 1, args.seconds).await?;
-    let accept = load(&url, Kind::Accept, 1, args.seconds).await?;
-    let pids: Vec<(String, u32)> =
-        processes.iter().filter_map(|(name, child)| Some((name.clone(), child.id()?))).collect();
+    load(url, Kind::Async, 16, 1.0).await?;
+    let sync = load(url, Kind::Sync, 1, args.seconds).await?;
+    let accept = load(url, Kind::Accept, 1, args.seconds).await?;
+    let pids: Vec<(String, u32)> = started
+        .processes
+        .iter()
+        .filter_map(|(name, child)| Some((name.clone(), child.id()?)))
+        .collect();
     let before = Cpu::now(&pids);
-    let throughput = load(&url, Kind::Async, args.clients, args.seconds).await?;
+    let throughput = load(url, Kind::Async, args.clients, args.seconds).await?;
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     let n_jobs = throughput.jobs.max(1) as f64;
     let spent = Cpu::now(&pids).since(&before);
     let cpu = spent.into_iter().map(|(program, spent)| (program, spent * 1e6 / n_jobs)).collect();
-    let memory =
-        processes.iter().filter_map(|(name, child)| Some((name.clone(), pss_mib(child.id()?)?)));
-    let memory = memory.filter(|(name, _)| name != "vendor").collect();
-    for (_, mut child) in processes.into_iter().rev() {
-        child.kill().await?;
-    }
+    let (memory, ready_ms) = (started.memory(), started.ready_ms);
+    started.stop().await?;
     Ok(Measured { ready_ms, throughput, sync, accept, memory, cpu })
 }
 
-async fn load(url: &str, kind: Kind, clients: usize, seconds: f64) -> anyhow::Result<Report> {
+pub(crate) async fn load(
+    url: &str,
+    kind: Kind,
+    clients: usize,
+    seconds: f64,
+) -> anyhow::Result<Report> {
     let load = LoadArgs {
         url: url.to_owned(),
         key: Some(KEY.to_owned()),

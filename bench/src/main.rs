@@ -8,6 +8,7 @@ mod group;
 mod http_client;
 mod load;
 mod report;
+mod soak;
 mod vendor;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +33,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Run inferq and the floor in turns and print a table with ratios
     Compare(compare::CompareArgs),
+    /// Keep inferq busy for minutes and print what memory it holds
+    Soak(soak::SoakArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,7 +43,9 @@ fn main() -> anyhow::Result<()> {
     let mut runtime = match cli.command {
         // One thread each, as they were when the limits were measured.
         Command::Vendor(_) | Command::Load(_) => tokio::runtime::Builder::new_current_thread(),
-        Command::Floor(_) | Command::Compare(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Floor(_) | Command::Compare(_) | Command::Soak(_) => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
     };
     runtime.enable_all().build()?.block_on(async {
         match cli.command {
@@ -52,6 +57,7 @@ fn main() -> anyhow::Result<()> {
                 Ok(())
             }
             Command::Compare(args) => compare::run(args).await,
+            Command::Soak(args) => soak::run(args).await,
         }
     })
 }

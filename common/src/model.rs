@@ -1,11 +1,12 @@
 //! Registered models, and the model servers (aliases) in front of them.
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 
 use crate::{
     credential::{CredentialName, InvalidCredentialName},
     id::{AccountId, ModelId, ModelServerId},
-    job::Json,
+    job::{Json, Route},
     members::each_member,
     vendor::{Vendor, text_enum},
 };
@@ -55,6 +56,25 @@ pub struct Model {
 }
 
 impl Model {
+    /// The endpoint that calls go to where the request names none: a Launch model whose endpoint is
+    /// of type `async` is given tasks and asked for them.
+    pub fn route(&self) -> Option<Route> {
+        #[derive(Deserialize)]
+        struct Configuration {
+            model_infra: Infra,
+        }
+        #[derive(Deserialize)]
+        struct Infra {
+            endpoint_type: String,
+        }
+        if self.vendor != Vendor::Launch {
+            return None;
+        }
+        let text = self.vendor_configuration.as_ref()?.as_str();
+        let configuration: Configuration = serde_json::from_str(text).ok()?;
+        (configuration.model_infra.endpoint_type == "async").then_some(Route::AsyncTask)
+    }
+
     /// The credential that calls are made with: `credential` in the metadata.
     ///
     /// # Errors

@@ -90,6 +90,9 @@ pub fn excerpt(text: &str) -> String {
     shorten(text, MAX_EXCERPT_CHARS)
 }
 
+/// Stands where a text was cut off.
+pub(crate) const CUT: char = '…';
+
 /// At most `max` characters of `text`, white space and control characters folded into one space.
 pub(crate) fn shorten(text: &str, max: usize) -> String {
     let mut short = String::new();
@@ -104,7 +107,7 @@ pub(crate) fn shorten(text: &str, max: usize) -> String {
         }
         for c in word.chars() {
             if n_chars >= max {
-                short.push('…');
+                short.push(CUT);
                 return short;
             }
             short.push(c);

@@ -123,7 +123,12 @@ mod tests {
 
     fn decode(pieces: &[&[u8]]) -> (Vec<Frame>, Result<(), VendorError>) {
         let (mut decoder, mut frames) = (Decoder::new(1 << 20), VecDeque::new());
-        let pushed = pieces.iter().try_for_each(|piece| decoder.push(piece, &mut frames));
+        let pushed = pieces.iter().try_for_each(|piece| {
+            decoder.push(piece, &mut frames)?;
+            let unfinished = decoder.length().expect("it was good a moment ago");
+            assert!(decoder.pending.len() < unfinished.unwrap_or(PRELUDE_BYTES));
+            Ok(())
+        });
         let ended = pushed.and_then(|()| decoder.finish(&mut frames));
         (frames.into(), ended)
     }
@@ -224,8 +229,10 @@ mod tests {
                 let checksum = crc32fast::hash(&framed[..end]);
                 framed[end..end + 4].copy_from_slice(&checksum.to_be_bytes());
             }
-            let _ = decode(&[&framed]);
-            let _ = decode(&[&bytes]);
+            for bytes in [&framed, &bytes] {
+                let each: Vec<_> = bytes.chunks(1).collect();
+                prop_assert_eq!(decode(&each), decode(&[bytes]));
+            }
         }
     }
 }

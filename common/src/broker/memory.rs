@@ -67,7 +67,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn publish(&self, lane: Lane, message: &Message) -> Result<(), BrokerError> {
-        self.lane(lane).publish(Packed::from(message))
+        self.lane(lane).publish(message)
     }
 
     async fn consume(&self, lane: Lane, prefetch: u16) -> Result<Box<dyn Deliveries>, BrokerError> {
@@ -107,30 +107,22 @@ impl Broker for MemoryBroker {
 /// A message as it waits: a hundred thousand of them should cost little.
 struct Packed {
     job_id: JobId,
+    rest: Arc<Rest>,
+}
+
+/// What most messages of a lane have in common, and then share.
+#[derive(Debug, Default, PartialEq)]
+struct Rest {
     reply_to: Option<InstanceId>,
     attempt: u32,
     trace: Option<Box<str>>,
 }
 
-impl From<&Message> for Packed {
-    fn from(message: &Message) -> Self {
-        Self {
-            job_id: message.job_id,
-            reply_to: message.reply_to,
-            attempt: message.attempt,
-            trace: message.trace.as_deref().map(Box::from),
-        }
-    }
-}
-
 impl From<Packed> for Message {
     fn from(packed: Packed) -> Self {
-        Self {
-            job_id: packed.job_id,
-            attempt: packed.attempt,
-            reply_to: packed.reply_to,
-            trace: packed.trace.map(String::from),
-        }
+        let Rest { reply_to, attempt, ref trace } = *packed.rest;
+        let trace = trace.as_deref().map(str::to_owned);
+        Self { job_id: packed.job_id, attempt, reply_to, trace }
     }
 }
 
@@ -143,6 +135,8 @@ struct LaneQueue {
 #[derive(Default)]
 struct LaneState {
     ready: VecDeque<Packed>,
+    /// Of the last message that was packed.
+    rest: Arc<Rest>,
     /// In the order of their turns.
     consumers: VecDeque<Consumer>,
     last_consumer: u64,
@@ -169,7 +163,7 @@ impl LaneQueue {
         self.state.lock().expect("no one panics while holding a lane")
     }
 
-    fn publish(&self, message: Packed) -> Result<(), BrokerError> {
+    fn publish(&self, message: &Message) -> Result<(), BrokerError> {
         let mut state = self.state();
         if state.closed {
             return Err(BrokerError::Closed);
@@ -180,7 +174,8 @@ impl LaneQueue {
                 self.max_ready
             )));
         }
-        state.ready.push_back(message);
+        let packed = state.pack(message);
+        state.ready.push_back(packed);
         state.dispatch();
         Ok(())
     }
@@ -214,10 +209,11 @@ impl LaneQueue {
     }
 
     /// Ends one hand-over; `back` is the message if it must be delivered again.
-    fn settle(&self, consumer: u64, back: Option<Packed>) {
+    fn settle(&self, consumer: u64, back: Option<&Message>) {
         let mut state = self.state();
         if let Some(message) = back {
-            state.ready.push_front(message);
+            let packed = state.pack(message);
+            state.ready.push_front(packed);
         }
         if let Some(consumer) = state.consumers.iter_mut().find(|other| other.id == consumer) {
             consumer.unacked -= 1;
@@ -250,6 +246,19 @@ impl LaneQueue {
 }
 
 impl LaneState {
+    fn pack(&mut self, message: &Message) -> Packed {
+        let Message { job_id, attempt, reply_to, ref trace } = *message;
+        let last = &self.rest;
+        let same = last.attempt == attempt
+            && last.reply_to == reply_to
+            && last.trace.as_deref() == trace.as_deref();
+        if !same {
+            let trace = trace.as_deref().map(Box::from);
+            self.rest = Arc::new(Rest { reply_to, attempt, trace });
+        }
+        Packed { job_id, rest: Arc::clone(&self.rest) }
+    }
+
     /// Hands what is ready to consumers that may hold more, each in its turn.
     fn dispatch(&mut self) {
         let mut full = 0;
@@ -349,7 +358,7 @@ impl Delivery for MemoryDelivery {
 impl Drop for MemoryDelivery {
     fn drop(&mut self) {
         if !self.answered {
-            self.queue.settle(self.consumer, Some(Packed::from(&self.message)));
+            self.queue.settle(self.consumer, Some(&self.message));
         }
     }
 }
@@ -485,7 +494,27 @@ mod tests {
 
     #[test]
     fn a_waiting_message_is_small() {
-        assert!(size_of::<Packed>() <= 56, "{}", size_of::<Packed>());
+        assert!(size_of::<Packed>() <= 24, "{}", size_of::<Packed>());
+    }
+
+    #[tokio::test]
+    async fn messages_share_what_they_have_in_common_and_keep_what_they_have_not() {
+        let broker = MemoryBroker::new();
+        let traced = |n, trace: &str| Message { trace: Some(trace.to_owned()), ..message(n) };
+        let sent = [message(0), message(1), traced(2, "a"), traced(3, "b"), message(4)];
+        for message in &sent {
+            broker.publish(LANE, message).await.unwrap();
+        }
+        let shared = |state: &LaneState, one: usize, two: usize| {
+            Arc::ptr_eq(&state.ready[one].rest, &state.ready[two].rest)
+        };
+        let state = broker.lane(LANE).state();
+        assert!(shared(&state, 0, 1) && !shared(&state, 2, 3));
+        drop(state);
+        let mut deliveries = broker.consume(LANE, 10).await.unwrap();
+        for message in &sent {
+            assert_eq!(deliveries.next().await.unwrap().message(), message);
+        }
     }
 
     #[tokio::test]

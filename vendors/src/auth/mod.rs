@@ -16,10 +16,15 @@ use inferq_common::error::ErrorClass;
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub use self::missing::Missing;
-use crate::{error::VendorError, remote::Request};
+use crate::{
+    error::{CUT, VendorError},
+    remote::Request,
+};
 
 /// A shorter key is a placeholder such as `EMPTY`, which self-hosted servers are given.
 const MIN_SECRET_BYTES: usize = 8;
+/// A shorter beginning of a secret tells nothing: vendors name their keys' kind by it.
+const MIN_SHOWN_BYTES: usize = 4;
 
 /// A vendor's word that a credential is not good.
 #[derive(Debug)]
@@ -61,12 +66,36 @@ pub trait Authorize: fmt::Debug + Send + Sync {
     fn redact(&self, words: &mut String);
 }
 
-/// Replaces each appearance of a secret that is long enough to be one.
+/// Replaces each appearance of a secret that is long enough to be one, also where its end is cut off.
 pub fn redact(words: &mut String, secret: &SecretString) {
     let secret = secret.expose_secret();
-    if secret.len() >= MIN_SECRET_BYTES && words.contains(secret) {
+    if secret.len() < MIN_SECRET_BYTES {
+        return;
+    }
+    if words.contains(secret) {
         *words = words.replace(secret, "***");
     }
+    if words.contains(CUT) {
+        redact_cut(words, secret);
+    }
+}
+
+/// Replaces the beginnings of a secret that stand in front of a [`CUT`].
+fn redact_cut(words: &mut String, secret: &str) {
+    let beginnings = || secret.char_indices().map(|(end, _)| &secret[..end]).rev();
+    let parts = words.split(CUT).collect::<Vec<_>>();
+    let (last, cut) = parts.split_last().expect("a split has a part");
+    let mut shown = String::with_capacity(words.len());
+    for part in cut {
+        let mut long = beginnings().take_while(|start| start.len() >= MIN_SHOWN_BYTES);
+        match long.find_map(|start| part.strip_suffix(start)) {
+            Some(before) => shown.extend([before, "***"]),
+            None => shown.push_str(part),
+        }
+        shown.push(CUT);
+    }
+    shown.push_str(last);
+    *words = shown;
 }
 
 /// A key in a header, always the same; or none at all.

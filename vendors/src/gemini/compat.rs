@@ -4,18 +4,16 @@
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
-use inferq_common::{job::Route, members::each_member, usage::Usage, vendor::Vendor};
+use inferq_common::{job::Route, members::each_member, usage::Usage};
 
 use super::classify;
 use crate::{
     error::{VendorError, invalid},
     framing::{Frame, Framing},
-    openai::{self, Flavor},
+    json,
+    openai::{self, OPENAI, Reader},
     remote::{Failure, Follow, Mode, Parsed},
 };
-
-/// OpenAI's own, but for the advice about OpenAI's key.
-static GOOGLE: Flavor = Flavor { vendor: Vendor::Gemini, key_advice: "", ..openai::OPENAI };
 
 /// The segments of an endpoint's path, after what the vendor has in front of it.
 pub(crate) fn path(route: Route) -> &'static [&'static str] {
@@ -25,8 +23,7 @@ pub(crate) fn path(route: Route) -> &'static [&'static str] {
     }
 }
 
-/// The body for a call: `args` with this model in front in place of theirs. A streamed chat is
-/// asked for its usage.
+/// The body for a call: `args` with this model in front in place of theirs.
 ///
 /// # Errors
 /// `InvalidRequest`: `args` are no object.
@@ -36,7 +33,7 @@ pub(crate) fn request_body(
     route: Route,
     mode: Mode,
 ) -> Result<String, VendorError> {
-    let asks_for_usage = route == Route::ChatCompletions;
+    let asks_for_usage = openai::wire::has_usage_option(route);
     openai::convert::request_body(args, Some(model), mode, asks_for_usage)
         .map_err(|error| invalid(format!("args: {error}")))
 }
@@ -56,12 +53,7 @@ pub(crate) fn parse(
         let body = String::from_utf8_lossy(&body);
         return Err(classify::error(Failure { status: None, headers, body: &body }, advice, now));
     }
-    openai::convert::parse(&GOOGLE, route, headers, body, now)
-}
-
-/// What a failure in OpenAI's shape means.
-pub(crate) fn failure(failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
-    openai::classify::error(&GOOGLE, failure, now)
+    openai::convert::parse(&OPENAI, route, headers, body, now)
 }
 
 /// Who reads a streamed answer; `None` if it is no stream.
@@ -70,8 +62,8 @@ pub(crate) fn follow(
     headers: &HeaderMap,
     advice: &'static str,
 ) -> Option<(Framing, Box<dyn Follow>)> {
-    let (framing, reader) = openai::follow(&GOOGLE, route, headers)?;
-    Some((framing, guarded(reader, advice)))
+    json::may_be_events(headers)
+        .then(|| (Framing::Events, guarded(Box::new(Reader::new(&OPENAI, route)), advice)))
 }
 
 /// Reads what `reader` reads, and Google's error where one stands between it.

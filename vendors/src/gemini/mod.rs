@@ -164,8 +164,8 @@ impl Dialect for Gemini {
         let args = call.args.as_str();
         let (url, body) = if route == Route::Interactions {
             let url = path::url(&self.base_url, &self.version, ["interactions"]);
-            // It has the model in the body, as OpenAI's API has, but no options for streams.
-            (url, compat::request_body(args, &call.model, route, mode)?)
+            // As the Responses API it has the model in the body, and no options for streams.
+            (url, compat::request_body(args, &call.model, Route::Responses, mode)?)
         } else if is_compat(route) {
             let path = ["openai"].iter().chain(compat::path(route)).copied();
             let url = path::url(&self.base_url, &self.version, path);

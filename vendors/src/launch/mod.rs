@@ -50,7 +50,7 @@ pub struct Launch {
 /// Calls Launch models: synchronously, as a stream, or as an asynchronous task that is asked for
 /// until it is done.
 #[derive(Debug)]
-pub struct LaunchAdapter(Remote<Launch>);
+pub struct LaunchAdapter(pub(crate) Remote<Launch>);
 
 /// An adapter for the server that `config` names, Scale's hosted gateway by default.
 ///

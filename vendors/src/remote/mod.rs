@@ -3,6 +3,9 @@
 //! What differs is a [`Dialect`], which is pure, and an [`Authorize`], which proves who calls.
 
 pub mod http;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod probe;
 mod streaming;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -275,9 +278,13 @@ impl Labels {
     /// Adds the vendor's id of the request, and takes our secrets out of the vendor's words: some
     /// servers repeat them.
     fn add_to(&self, mut error: VendorError) -> VendorError {
-        self.auth.redact(&mut error.error.message);
+        let own = &mut error.error;
         if self.request_id.is_some() {
-            error.error.vendor_request_id.clone_from(&self.request_id);
+            own.vendor_request_id.clone_from(&self.request_id);
+        }
+        let others = [&mut own.vendor_code, &mut own.vendor_request_id];
+        for words in others.into_iter().flatten().chain([&mut own.message]) {
+            self.auth.redact(words);
         }
         error
     }

@@ -31,6 +31,7 @@ use crate::{
     error::{VendorError, invalid},
     framing::Framing,
     gemini::{self, classify, compat, convert, path, wire::WireError},
+    openai,
     remote::{
         Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
         http::Clients,
@@ -211,7 +212,7 @@ impl Dialect for VertexAi {
             anthropic::classify::error(failure, now)
         } else if WireError::of(&document).is_none() && document.get("message").is_some() {
             // Mistral's own shape.
-            compat::failure(failure, now)
+            openai::classify::error(&openai::OPENAI, failure, now)
         } else {
             return classify::error(failure, self.advice, now);
         };

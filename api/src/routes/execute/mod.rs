@@ -76,7 +76,7 @@ pub async fn execute_server(
         model_id: model.map(|model| model.id),
         args: request.args,
         limits: request.limits,
-        route: None,
+        route: model.and_then(Model::route),
         credential,
         priority: request.priority,
         callback_url: request

@@ -1,4 +1,4 @@
-use inferq_common::error::ErrorClass;
+use inferq_common::{error::ErrorClass, job::Route, store::JobStore as _};
 use serde_json::json;
 
 use crate::testing::{TestApi, failed, succeeded};
@@ -125,4 +125,35 @@ async fn the_body_must_be_an_object() {
     assert_eq!(reply.problems(), [("model_attributes_type".to_owned(), json!(["body"]))]);
     let reply = api.post(PATH, &[], "").await;
     assert_eq!(reply.problems(), [("missing".to_owned(), json!(["body"]))]);
+}
+
+#[tokio::test]
+async fn a_launch_model_of_type_async_is_given_tasks() {
+    let api = start().await;
+    let route_of = async |id| {
+        let found = api.store.find_job(id, &"acme".parse().unwrap()).await;
+        found.unwrap().unwrap().0.route
+    };
+    for (endpoint_type, route) in [("async", Some(Route::AsyncTask)), ("sync", None)] {
+        let body = json!({
+            "name": endpoint_type, "model_vendor": "launch",
+            "vendor_configuration": {
+                "model_image": {
+                    "registry": "registry.example", "repository": "acme/model", "tag": "1",
+                    "command": ["serve"],
+                },
+                "model_infra": { "endpoint_type": endpoint_type },
+            },
+        });
+        let made = api.post("/v5/models", &[], &body.to_string()).await;
+        assert_eq!(made.status, 200, "{made:?}");
+        let model = format!("launch/{endpoint_type}");
+        api.add_server(endpoint_type, &model).await;
+        let path = format!("/v4/serving/a/{endpoint_type}/execute");
+        let accepted = api.post(&path, &[("prefer", "respond-async")], "{}").await;
+        assert_eq!(route_of(accepted.job_id()).await, route);
+        let body = json!({ "model": model, "args": {} }).to_string();
+        let accepted = api.post("/v5/inference", &[("prefer", "respond-async")], &body).await;
+        assert_eq!(route_of(accepted.job_id()).await, route);
+    }
 }

@@ -5,6 +5,7 @@ use http::{HeaderMap, Method};
 use inferq_common::{
     id::AccountId,
     job::{IdempotencyKey, Json, Limits, Operation, Priority, Route},
+    model::Model,
     vendor::{ModelName, Vendor},
 };
 
@@ -143,7 +144,7 @@ impl Request {
             model_id: registered.map(|model| model.id),
             args: self.args,
             limits: self.limits,
-            route: self.route,
+            route: self.route.or_else(|| registered.and_then(Model::route)),
             credential,
             priority: self.priority,
             callback_url: self

@@ -58,15 +58,45 @@ pub(super) fn in_table(table: &'static str) -> impl Fn(sqlx::Error) -> StoreErro
         | sqlx::Error::Io(_) => StoreError::Unavailable(error.into()),
         sqlx::Error::Database(ref refusal) => {
             let code = refusal.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or(0);
-            if UNAVAILABLE.contains(&(code & 0xff)) {
-                StoreError::Unavailable(error.into())
-            } else if is_missing(refusal.message()) {
-                StoreError::NotMigrated(error.into())
-            } else {
-                StoreError::Other(error.into())
-            }
+            let missing = is_missing(refusal.message());
+            refused(code, missing, error.into())
         }
         other => StoreError::Other(other.into()),
+    }
+}
+
+/// As [`in_table`], for a statement of the writer.
+pub(super) fn writing(table: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    use rusqlite::Error;
+    move |error| match error {
+        Error::InvalidColumnType(_, ref name, _) => {
+            let column = COLUMNS.iter().find(|column| *column == name).unwrap_or(&"?");
+            StoreError::Corrupt { table, column, source: error.into() }
+        }
+        // A value of the right type that is none of ours, such as an id of one byte.
+        Error::FromSqlConversionFailure(..) => {
+            StoreError::Corrupt { table, column: "?", source: error.into() }
+        }
+        Error::SqliteFailure(failure, ref message) => {
+            let missing = message.as_deref().is_some_and(is_missing);
+            refused(failure.extended_code, missing, error.into())
+        }
+        other => StoreError::Other(other.into()),
+    }
+}
+
+/// What a refusal of SQLite means.
+fn refused(
+    code: i32,
+    missing: bool,
+    error: Box<dyn std::error::Error + Send + Sync>,
+) -> StoreError {
+    if UNAVAILABLE.contains(&(code & 0xff)) {
+        StoreError::Unavailable(error)
+    } else if missing {
+        StoreError::NotMigrated(error)
+    } else {
+        StoreError::Other(error)
     }
 }
 

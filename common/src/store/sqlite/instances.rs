@@ -1,26 +1,24 @@
 //! Who is alive, and what happens to the work of those who are not.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{FromRow, SqliteConnection};
+use rusqlite::{Row, params};
 use uuid::Uuid;
 
 use super::{
-    SqliteStore, commit,
-    ending::{AttemptEnd, JobEnd, insert_attempts, insert_results},
-    error::in_table,
+    SqliteStore,
+    ending::{AttemptEnd, JobEnd, insert_attempt, insert_result},
     jobs::{HeldRow, job_columns},
-    values::{ids, micros},
+    sweep::wakeup_row,
+    values::micros,
+    writer::Tx,
 };
 use crate::{
     id::InstanceId,
     job::{AttemptOutcome, Job, JobStatus, Limits},
-    store::{
-        InstanceStore, NewInstance, Rescued, StoreError, Wakeup,
-        rows::{self, WakeupRow},
-    },
+    store::{InstanceStore, NewInstance, Rescued, StoreError, Wakeup, rows},
     usage::Usage,
 };
 
@@ -35,73 +33,68 @@ impl SqliteStore {
 #[async_trait]
 impl InstanceStore for SqliteStore {
     async fn register(&self, instance: &NewInstance) -> Result<(), StoreError> {
-        let mut tx = self.write().await?;
-        sqlx::query(
-            "INSERT INTO instances (instance_id, role, host, registered_at, heartbeat_at)
-             VALUES (?1, ?2, ?3, ?4, ?4)",
-        )
-        .bind(instance.id.as_uuid())
-        .bind(instance.role)
-        .bind(&instance.host)
-        .bind(micros(self.clock.now()))
-        .execute(&mut *tx)
-        .await
-        .map_err(in_table("instances"))?;
-        commit(tx).await
+        let (instance, now) = (instance.clone(), micros(self.clock.now()));
+        let register = move |tx: &Tx<'_>| {
+            tx.execute(
+                "instances",
+                "INSERT INTO instances (instance_id, role, host, registered_at, heartbeat_at)
+                 VALUES (?1, ?2, ?3, ?4, ?4)",
+                params![instance.id.as_uuid(), instance.role, instance.host, now],
+            )
+        };
+        self.writer.write(register).await.map(drop)
     }
 
     async fn heartbeat(&self, id: InstanceId) -> Result<bool, StoreError> {
-        let mut tx = self.write().await?;
-        let renewed = sqlx::query(
-            "UPDATE instances SET heartbeat_at = ?2 WHERE instance_id = ?1 AND lost_at IS NULL",
-        )
-        .bind(id.as_uuid())
-        // Asked once it may write: the wait for that must not make the heartbeat older.
-        .bind(micros(self.clock.now()))
-        .execute(&mut *tx)
-        .await
-        .map_err(in_table("instances"))?;
-        commit(tx).await?;
-        Ok(renewed.rows_affected() == 1)
+        let clock = Arc::clone(&self.clock);
+        let renew = move |tx: &Tx<'_>| {
+            tx.execute(
+                "instances",
+                "UPDATE instances SET heartbeat_at = ?2 WHERE instance_id = ?1 AND lost_at IS NULL",
+                // Asked once it may write: the wait for that must not make the heartbeat older.
+                params![id.as_uuid(), micros(clock.now())],
+            )
+        };
+        Ok(self.writer.write(renew).await? == 1)
     }
 
     async fn judge(&self, grace: Duration) -> Result<Vec<InstanceId>, StoreError> {
-        let mut tx = self.write().await?;
-        let lost: Vec<Uuid> = sqlx::query_scalar(
-            "UPDATE instances SET lost_at = ?1 WHERE lost_at IS NULL AND heartbeat_at < ?2
-             RETURNING instance_id",
-        )
-        .bind(micros(self.clock.now()))
-        .bind(micros(self.before(grace)))
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(in_table("instances"))?;
-        commit(tx).await?;
+        let values = (micros(self.clock.now()), micros(self.before(grace)));
+        let judge = move |tx: &Tx<'_>| {
+            tx.all(
+                "instances",
+                "UPDATE instances SET lost_at = ?1 WHERE lost_at IS NULL AND heartbeat_at < ?2
+                 RETURNING instance_id",
+                values,
+                |row| row.get(0),
+            )
+        };
+        let lost: Vec<Uuid> = self.writer.write(judge).await?;
         Ok(lost.into_iter().map(InstanceId::from_uuid).collect())
     }
 
     async fn retire(&self, id: InstanceId) -> Result<(), StoreError> {
-        let mut tx = self.write().await?;
-        sqlx::query("UPDATE instances SET lost_at = ?2 WHERE instance_id = ?1 AND lost_at IS NULL")
-            .bind(id.as_uuid())
-            .bind(micros(self.clock.now()))
-            .execute(&mut *tx)
-            .await
-            .map_err(in_table("instances"))?;
-        commit(tx).await
+        let values = (id.as_uuid(), micros(self.clock.now()));
+        let retire = move |tx: &Tx<'_>| {
+            tx.execute(
+                "instances",
+                "UPDATE instances SET lost_at = ?2 WHERE instance_id = ?1 AND lost_at IS NULL",
+                values,
+            )
+        };
+        self.writer.write(retire).await.map(drop)
     }
 
     async fn retire_others(&self, id: InstanceId) -> Result<(), StoreError> {
-        let mut tx = self.write().await?;
-        sqlx::query(
-            "UPDATE instances SET lost_at = ?2 WHERE instance_id <> ?1 AND lost_at IS NULL",
-        )
-        .bind(id.as_uuid())
-        .bind(micros(self.clock.now()))
-        .execute(&mut *tx)
-        .await
-        .map_err(in_table("instances"))?;
-        commit(tx).await
+        let values = (id.as_uuid(), micros(self.clock.now()));
+        let retire = move |tx: &Tx<'_>| {
+            tx.execute(
+                "instances",
+                "UPDATE instances SET lost_at = ?2 WHERE instance_id <> ?1 AND lost_at IS NULL",
+                values,
+            )
+        };
+        self.writer.write(retire).await.map(drop)
     }
 
     async fn rescue(
@@ -110,187 +103,134 @@ impl InstanceStore for SqliteStore {
         now: DateTime<Utc>,
         limit: u32,
     ) -> Result<Rescued, StoreError> {
-        let mut tx = self.write().await?;
-        if !is_alive(&mut tx, to).await? {
-            // Its own work is about to be rescued.
-            return Ok(Rescued::default());
-        }
-        let mut rescued = rescue_running(&mut tx, to, now, limit).await?;
-        let n_running = rescued.requeued + rescued.failed.len() as u64;
-        let left = u64::from(limit).saturating_sub(n_running);
-        rescued.wakeups.extend(rescue_queued(&mut tx, to, left).await?);
-        rescued.deliveries = free_deliveries(&mut tx, now, limit).await?;
-        commit(tx).await?;
-        Ok(rescued)
+        let rescue = move |tx: &Tx<'_>| rescue(tx, to, now, limit);
+        self.writer.write(rescue).await
     }
 
     async fn forget_instances(&self, age: Duration) -> Result<u64, StoreError> {
-        let mut tx = self.write().await?;
-        let forgotten = sqlx::query(FORGET)
-            .bind(micros(self.before(age)))
-            .execute(&mut *tx)
-            .await
-            .map_err(in_table("instances"))?;
-        commit(tx).await?;
-        Ok(forgotten.rows_affected())
+        let before = micros(self.before(age));
+        let forget = move |tx: &Tx<'_>| tx.execute("instances", FORGET, [before]);
+        Ok(self.writer.write(forget).await? as u64)
     }
 }
 
-async fn is_alive(tx: &mut SqliteConnection, id: InstanceId) -> Result<bool, StoreError> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM instances WHERE instance_id = ?1 AND lost_at IS NULL)",
-    )
-    .bind(id.as_uuid())
-    .fetch_one(tx)
-    .await
-    .map_err(in_table("instances"))
-}
-
-/// Queues the running jobs of lost instances again, or fails those that lost too many.
-async fn rescue_running(
-    tx: &mut SqliteConnection,
+fn rescue(
+    tx: &Tx<'_>,
     to: InstanceId,
     now: DateTime<Utc>,
     limit: u32,
 ) -> Result<Rescued, StoreError> {
-    let held: Vec<HeldRow> = sqlx::query_as(RUNNING_OF_LOST)
-        .bind(limit)
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(in_table("jobs"))?;
-    let mut lost = Vec::with_capacity(held.len());
-    for row in held {
+    if !is_alive(tx, to)? {
+        // Its own work is about to be rescued.
+        return Ok(Rescued::default());
+    }
+    let mut rescued = rescue_running(tx, to, now, limit)?;
+    let n_running = rescued.requeued + rescued.failed.len() as u64;
+    let left = u64::from(limit).saturating_sub(n_running);
+    rescued.wakeups.extend(rescue_queued(tx, to, left)?);
+    rescued.deliveries = free_deliveries(tx, now, limit)?;
+    Ok(rescued)
+}
+
+fn is_alive(tx: &Tx<'_>, id: InstanceId) -> Result<bool, StoreError> {
+    let alive = tx.optional(
+        "instances",
+        "SELECT 1 FROM instances WHERE instance_id = ?1 AND lost_at IS NULL",
+        [id.as_uuid()],
+        |_| Ok(()),
+    );
+    Ok(alive?.is_some())
+}
+
+/// Queues the running jobs of lost instances again, or fails those that lost too many.
+fn rescue_running(
+    tx: &Tx<'_>,
+    to: InstanceId,
+    now: DateTime<Utc>,
+    limit: u32,
+) -> Result<Rescued, StoreError> {
+    let mut rescued = Rescued::default();
+    for row in tx.all("jobs", RUNNING_OF_LOST, [limit], HeldRow::of)? {
         let instance = row.instance_id.map(InstanceId::from_uuid);
         let id = row.job.job_id;
-        if let Some(job) = rows::readable(id, Job::try_from(row.job)) {
-            lost.push((job, instance.expect("the query compares it")));
+        let Some(job) = rows::readable(id, Job::try_from(row.job)) else { continue };
+        end_lost_attempt(tx, &job, instance.expect("the query compares it"), now)?;
+        if job.lost_attempts + 1 >= Limits::MAX_LOST_ATTEMPTS {
+            rescued.failed.push(fail_hopeless(tx, job, now)?);
+        } else {
+            rescued.wakeups.push(requeue(tx, &job, to, now)?);
+            rescued.requeued += 1;
         }
     }
-    let is_hopeless = |job: &Job| job.lost_attempts + 1 >= Limits::MAX_LOST_ATTEMPTS;
-    let (hopeless, others): (Vec<&Job>, Vec<&Job>) =
-        lost.iter().map(|(job, _)| job).partition(|job| is_hopeless(job));
-    sqlx::query(
+    Ok(rescued)
+}
+
+fn end_lost_attempt(
+    tx: &Tx<'_>,
+    job: &Job,
+    instance: InstanceId,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let end = AttemptEnd {
+        job,
+        instance,
+        outcome: AttemptOutcome::Lost,
+        error: Some(&rows::lost()),
+        usage: &Usage::default(),
+        vendor_request_id: None,
+    };
+    insert_attempt(tx, &end, now)
+}
+
+fn requeue(
+    tx: &Tx<'_>,
+    job: &Job,
+    to: InstanceId,
+    now: DateTime<Utc>,
+) -> Result<Wakeup, StoreError> {
+    tx.execute(
+        "jobs",
         "UPDATE jobs
          SET status = 'queued', instance_id = ?2, lost_attempts = lost_attempts + 1,
              ready_at = ?3, run_at = NULL
-         WHERE job_id IN (SELECT unhex(value) FROM json_each(?1)) AND status = 'running'",
-    )
-    .bind(ids(others.iter().map(|job| job.id.as_uuid())))
-    .bind(to.as_uuid())
-    .bind(micros(now))
-    .execute(&mut *tx)
-    .await
-    .map_err(in_table("jobs"))?;
-    end_lost_attempts(tx, &lost, now).await?;
-    fail_hopeless(tx, &hopeless, now).await?;
-    let failed = |job: &Job| Job {
-        status: JobStatus::Failed,
-        lost_attempts: job.lost_attempts + 1,
-        finished_at: Some(now),
-        ..job.clone()
-    };
-    let wakeup = |job: &&Job| Wakeup {
-        job_id: job.id,
-        lane: job.lane(),
-        attempt: job.attempt,
-        reply_to: job.reply_to,
-    };
-    Ok(Rescued {
-        wakeups: others.iter().map(wakeup).collect(),
-        requeued: others.len() as u64,
-        failed: hopeless.iter().map(|job| failed(job)).collect(),
-        deliveries: 0,
-    })
+         WHERE job_id = ?1 AND status = 'running'",
+        params![job.id.as_uuid(), to.as_uuid(), micros(now)],
+    )?;
+    Ok(Wakeup { job_id: job.id, lane: job.lane(), attempt: job.attempt, reply_to: job.reply_to })
 }
 
-async fn end_lost_attempts(
-    tx: &mut SqliteConnection,
-    lost: &[(Job, InstanceId)],
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    let (error, usage) = (rows::lost(), Usage::default());
-    let ends: Vec<AttemptEnd<'_>> = lost
-        .iter()
-        .map(|(job, instance)| AttemptEnd {
-            job,
-            instance: *instance,
-            outcome: AttemptOutcome::Lost,
-            error: Some(&error),
-            usage: &usage,
-            vendor_request_id: None,
-        })
-        .collect();
-    insert_attempts(tx, &ends, now).await
-}
-
-async fn fail_hopeless(
-    tx: &mut SqliteConnection,
-    hopeless: &[&Job],
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    if hopeless.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
+fn fail_hopeless(tx: &Tx<'_>, job: Job, now: DateTime<Utc>) -> Result<Job, StoreError> {
+    tx.execute(
+        "jobs",
         "UPDATE jobs
          SET status = 'failed', instance_id = NULL, lost_attempts = lost_attempts + 1,
              finished_at = ?2
-         WHERE job_id IN (SELECT unhex(value) FROM json_each(?1)) AND status = 'running'",
-    )
-    .bind(ids(hopeless.iter().map(|job| job.id.as_uuid())))
-    .bind(micros(now))
-    .execute(&mut *tx)
-    .await
-    .map_err(in_table("jobs"))?;
-    let (error, usage) = (rows::lost_too_often(), Usage::default());
-    let ends: Vec<JobEnd<'_>> = hopeless
-        .iter()
-        .map(|job| JobEnd {
-            job,
-            status: JobStatus::Failed,
-            response: None,
-            error: Some(&error),
-            usage: &usage,
-        })
-        .collect();
-    insert_results(tx, &ends, now).await
-}
-
-#[derive(FromRow)]
-struct QueuedRow {
-    #[sqlx(flatten)]
-    wakeup: WakeupRow,
-    waits: bool,
+         WHERE job_id = ?1 AND status = 'running'",
+        params![job.id.as_uuid(), micros(now)],
+    )?;
+    let end = JobEnd {
+        job: &job,
+        status: JobStatus::Failed,
+        response: None,
+        error: Some(&rows::lost_too_often()),
+        usage: &Usage::default(),
+    };
+    insert_result(tx, &end, now)?;
+    let lost_attempts = job.lost_attempts + 1;
+    Ok(Job { status: JobStatus::Failed, lost_attempts, finished_at: Some(now), ..job })
 }
 
 /// Gives the queued jobs of lost instances a new publisher; those that wait need no message yet.
-async fn rescue_queued(
-    tx: &mut SqliteConnection,
-    to: InstanceId,
-    limit: u64,
-) -> Result<Vec<Wakeup>, StoreError> {
-    let queued: Vec<QueuedRow> = sqlx::query_as(RESCUE_QUEUED)
-        .bind(to.as_uuid())
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(tx)
-        .await
-        .map_err(in_table("jobs"))?;
-    let ready = queued.into_iter().filter(|row| !row.waits).map(|row| row.wakeup).collect();
+fn rescue_queued(tx: &Tx<'_>, to: InstanceId, limit: u64) -> Result<Vec<Wakeup>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let read = |row: &Row<'_>| Ok((wakeup_row(row)?, row.get::<_, bool>(5)?));
+    let queued = tx.all("jobs", RESCUE_QUEUED, params![to.as_uuid(), limit], read)?;
+    let ready = queued.into_iter().filter(|(_, waits)| !waits).map(|(wakeup, _)| wakeup).collect();
     Ok(rows::wakeups(ready))
 }
 
-async fn free_deliveries(
-    tx: &mut SqliteConnection,
-    now: DateTime<Utc>,
-    limit: u32,
-) -> Result<u64, StoreError> {
-    let freed = sqlx::query(FREE_DELIVERIES)
-        .bind(micros(now))
-        .bind(limit)
-        .execute(tx)
-        .await
-        .map_err(in_table("deliveries"))?;
-    Ok(freed.rows_affected())
+fn free_deliveries(tx: &Tx<'_>, now: DateTime<Utc>, limit: u32) -> Result<u64, StoreError> {
+    Ok(tx.execute("deliveries", FREE_DELIVERIES, params![micros(now), limit])? as u64)
 }
 
 pub(super) const RUNNING_OF_LOST: &str = concat!(

@@ -1,18 +1,17 @@
 //! Jobs: the moves, each in its own file, and what is read of them.
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, SqliteConnection};
-use uuid::Uuid;
+use rusqlite::{Row, params, types::FromSql};
+use sqlx::FromRow;
 
 use super::{
-    SqliteStore, commit,
-    ending::{AttemptEnd, JobEnd, insert_attempts, insert_results},
+    SqliteStore,
+    ending::{AttemptEnd, JobEnd, insert_attempt, insert_result},
     error::in_table,
     run, submit, sweep,
     values::{ids, micros},
+    writer::Tx,
 };
 use crate::{
     id::{AccountId, InstanceId, JobId},
@@ -36,31 +35,68 @@ macro_rules! job_columns {
 }
 pub(super) use job_columns;
 
-/// The jobs with these ids, as far as they exist.
-pub(super) async fn jobs_by_id(
-    connection: &mut SqliteConnection,
-    jobs: &[Uuid],
-) -> Result<HashMap<JobId, Job>, StoreError> {
-    if jobs.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows: Vec<JobRow<i64>> = sqlx::query_as(concat!(
-        "SELECT ",
-        job_columns!(),
-        " FROM jobs WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))"
-    ))
-    .bind(ids(jobs.iter().copied()))
-    .fetch_all(connection)
-    .await
-    .map_err(in_table("jobs"))?;
-    Ok(rows::all::<_, Job>(rows)?.into_iter().map(|job| (job.id, job)).collect())
+/// The columns of a row that the writer reads, one after the other.
+pub(super) struct Columns<'a> {
+    row: &'a Row<'a>,
+    next: usize,
 }
 
-#[derive(FromRow)]
+impl<'a> Columns<'a> {
+    pub(super) fn of(row: &'a Row<'a>) -> Self {
+        Self { row, next: 0 }
+    }
+
+    pub(super) fn next<T: FromSql>(&mut self) -> rusqlite::Result<T> {
+        let value = self.row.get(self.next);
+        self.next += 1;
+        value
+    }
+}
+
+/// Reads the columns of `job_columns!`, in its order.
+pub(super) fn job_row(columns: &mut Columns<'_>) -> rusqlite::Result<JobRow<i64>> {
+    Ok(JobRow {
+        job_id: columns.next()?,
+        account_id: columns.next()?,
+        operation: columns.next()?,
+        alias: columns.next()?,
+        vendor: columns.next()?,
+        model: columns.next()?,
+        model_id: columns.next()?,
+        retry_of: columns.next()?,
+        priority: columns.next()?,
+        status: columns.next()?,
+        attempt: columns.next()?,
+        lost_attempts: columns.next()?,
+        timeout_ms: columns.next()?,
+        num_retries: columns.next()?,
+        total_timeout_ms: columns.next()?,
+        route: columns.next()?,
+        stream: columns.next()?,
+        callback_url: columns.next()?,
+        metadata: columns.next()?,
+        reply_to: columns.next()?,
+        created_at: columns.next()?,
+        run_at: columns.next()?,
+        expires_at: columns.next()?,
+        started_at: columns.next()?,
+        attempt_started_at: columns.next()?,
+        finished_at: columns.next()?,
+        credential: columns.next()?,
+    })
+}
+
+/// A job with the instance that answers for it: the columns of `job_columns!`, then `instance_id`.
 pub(super) struct HeldRow {
-    #[sqlx(flatten)]
     pub(super) job: JobRow<i64>,
-    pub(super) instance_id: Option<Uuid>,
+    pub(super) instance_id: Option<uuid::Uuid>,
+}
+
+impl HeldRow {
+    pub(super) fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let mut columns = Columns::of(row);
+        Ok(Self { job: job_row(&mut columns)?, instance_id: columns.next()? })
+    }
 }
 
 #[derive(FromRow)]
@@ -91,23 +127,18 @@ impl TryFrom<LaneRow> for LaneCount {
     }
 }
 
-async fn cancel(
-    store: &SqliteStore,
+fn cancel(
+    tx: &Tx<'_>,
     id: JobId,
     account: &AccountId,
     now: DateTime<Utc>,
 ) -> Result<Option<Cancelled>, StoreError> {
-    let mut tx = store.write().await?;
-    let row: Option<HeldRow> = sqlx::query_as(concat!(
+    let found = concat!(
         "SELECT ",
         job_columns!(),
         ", instance_id FROM jobs WHERE job_id = ?1 AND account_id = ?2"
-    ))
-    .bind(id.as_uuid())
-    .bind(account.as_str())
-    .fetch_optional(&mut *tx)
-    .await
-    .map_err(in_table("jobs"))?;
+    );
+    let row = tx.optional("jobs", found, params![id.as_uuid(), account.as_str()], HeldRow::of)?;
     let Some(row) = row else { return Ok(None) };
     let held_by = row.instance_id.map(InstanceId::from_uuid);
     let mut job = Job::try_from(row.job)?;
@@ -116,16 +147,13 @@ async fn cancel(
     }
     let ran_at = held_by.filter(|_| job.status == JobStatus::Running);
     // No race to guard against: this transaction holds the only right to write.
-    sqlx::query(
+    tx.execute(
+        "jobs",
         "UPDATE jobs
          SET status = 'cancelled', finished_at = ?2, instance_id = NULL, run_at = NULL
          WHERE job_id = ?1 AND status IN ('queued', 'running')",
-    )
-    .bind(id.as_uuid())
-    .bind(micros(now))
-    .execute(&mut *tx)
-    .await
-    .map_err(in_table("jobs"))?;
+        params![id.as_uuid(), micros(now)],
+    )?;
     let (error, usage) = (rows::cancelled(), Usage::default());
     if let Some(instance) = ran_at {
         let end = AttemptEnd {
@@ -136,7 +164,7 @@ async fn cancel(
             usage: &usage,
             vendor_request_id: None,
         };
-        insert_attempts(&mut tx, &[end], now).await?;
+        insert_attempt(tx, &end, now)?;
     }
     let end = JobEnd {
         job: &job,
@@ -145,8 +173,7 @@ async fn cancel(
         error: Some(&error),
         usage: &usage,
     };
-    insert_results(&mut tx, &[end], now).await?;
-    commit(tx).await?;
+    insert_result(tx, &end, now)?;
     job.status = JobStatus::Cancelled;
     job.run_at = None;
     job.finished_at = Some(now);
@@ -204,7 +231,9 @@ impl JobStore for SqliteStore {
         account: &AccountId,
         now: DateTime<Utc>,
     ) -> Result<Option<Cancelled>, StoreError> {
-        cancel(self, id, account, now).await
+        let account = account.clone();
+        let cancel = move |tx: &Tx<'_>| cancel(tx, id, &account, now);
+        self.writer.write(cancel).await
     }
 
     async fn expire(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<Job>, StoreError> {
@@ -325,7 +354,13 @@ macro_rules! list_jobs {
 const LIST_UP: &str = list_jobs!("ASC");
 pub(super) const LIST_DOWN: &str = list_jobs!("DESC");
 
-pub(super) const COUNT_LANES: &str =
-    "SELECT vendor, priority, count(*) FILTER (WHERE status = 'queued') AS queued,
-                 count(*) FILTER (WHERE status = 'running') AS running
-             FROM jobs WHERE status IN ('queued', 'running') GROUP BY vendor, priority";
+/// The inner count goes along the index and keeps nothing; to group it all by lane at once, every
+/// unfinished job would be sorted.
+pub(super) const COUNT_LANES: &str = "
+    SELECT vendor, priority, coalesce(sum(n) FILTER (WHERE status = 'queued'), 0) AS queued,
+        coalesce(sum(n) FILTER (WHERE status = 'running'), 0) AS running
+    FROM (
+        SELECT status, vendor, priority, count(*) AS n FROM jobs
+        WHERE status IN ('queued', 'running') GROUP BY instance_id, status, vendor, priority
+    )
+    GROUP BY vendor, priority";

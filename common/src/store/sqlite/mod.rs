@@ -1,10 +1,10 @@
 //! The store in one SQLite file: for `inferq dev`, where one process owns it, and for the command
 //! line beside it.
 //!
-//! WAL with `synchronous=FULL`: a commit is on the disk before it is answered. All writes go
-//! through one connection, each in `BEGIN IMMEDIATE`, so that a write never finds its reads stale;
-//! another process waits its turn. Moves over many jobs bind one JSON array and are a handful of
-//! statements whatever its length.
+//! WAL with `synchronous=FULL`: a commit is on the disk before it is answered. Writes go one at a
+//! time, each in `BEGIN IMMEDIATE`, so that a write never finds its reads stale; another process
+//! waits its turn. Jobs and instances are written by the thread of [`writer`], what is written
+//! seldom through a connection of its own.
 
 mod accounts;
 mod credentials;
@@ -19,20 +19,29 @@ mod run;
 mod submit;
 mod sweep;
 mod values;
+mod writer;
 
-use std::{str::FromStr as _, sync::Arc, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    str::FromStr as _,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use secrecy::ExposeSecret as _;
 use sqlx::{
-    Connection as _, SqlitePool, Transaction,
+    Connection as _, SqliteConnection, SqlitePool, Transaction,
     migrate::{MigrateError, Migrator},
     sqlite::{
         Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
     },
 };
 
-use self::error::in_table;
+use self::{
+    error::in_table,
+    writer::{Opening, Turn, Writer},
+};
 use super::{Store, StoreError};
 use crate::{
     clock::{Clock, SystemClock},
@@ -44,7 +53,17 @@ const MIGRATIONS: Migrator =
     Migrator { ignore_missing: true, ..sqlx::migrate!("../migrations/sqlite") };
 
 /// Reads are short and two cores are few; more readers would only wait for each other.
-const READERS: u32 = 4;
+const READERS: u32 = 3;
+
+/// KiB each connection keeps of the file. The system keeps it too and hands a page over for a
+/// microsecond, so that these are for what every statement touches.
+const WRITER_CACHE: u32 = 4096;
+const READER_CACHE: u32 = 1024;
+const SELDOM_CACHE: u32 = 256;
+
+/// A checkpoint stalls the writer, so it is rare; the log then keeps to 64 MiB.
+const CHECKPOINT_PAGES: &str = "4000";
+const LOG_BYTES: &str = "67108864";
 
 /// Rows that may wait between SQLite's thread and ours: a whole group, so that neither waits.
 const ROW_BUFFER: usize = 512;
@@ -52,8 +71,10 @@ const ROW_BUFFER: usize = 512;
 /// The store in one SQLite file.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    /// One connection.
-    writer: SqlitePool,
+    /// Writes jobs and instances.
+    writer: Writer,
+    /// One connection, for what is written seldom.
+    seldom: SqlitePool,
     /// A few, that cannot write.
     readers: SqlitePool,
     /// The store's clock; all processes that share the file share the machine.
@@ -96,18 +117,34 @@ impl SqliteStore {
             .busy_timeout(wait)
             .row_buffer_size(ROW_BUFFER)
             .pragma("temp_store", "memory");
-        let writer = options
+        let seldom = options
             .clone()
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            // A checkpoint stalls the writer, so it is rare; the log then keeps to 64 MiB.
-            .pragma("wal_autocheckpoint", "4000")
-            .pragma("journal_size_limit", "67108864")
-            .pragma("cache_size", "-16384");
-        let readers = options.pragma("query_only", "on");
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .pragma("journal_size_limit", LOG_BYTES)
+            .pragma("cache_size", format!("-{SELDOM_CACHE}"));
+        let readers = options
+            .clone()
+            .pragma("query_only", "on")
+            .pragma("cache_size", format!("-{READER_CACHE}"));
+        let writer = Writer::start(Opening {
+            file: options.get_filename().to_owned(),
+            wait,
+            pragmas: format!(
+                "PRAGMA journal_mode = WAL;
+                 PRAGMA synchronous = FULL;
+                 PRAGMA foreign_keys = ON;
+                 PRAGMA temp_store = MEMORY;
+                 PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};
+                 PRAGMA journal_size_limit = {LOG_BYTES};
+                 PRAGMA cache_size = -{WRITER_CACHE};"
+            ),
+        })?;
         Ok(Self {
-            writer: pool(1, wait).connect_lazy_with(writer),
+            writer,
+            seldom: pool(1, wait).connect_lazy_with(seldom),
             readers: pool(READERS, wait).connect_lazy_with(readers),
             clock,
         })
@@ -116,10 +153,32 @@ impl SqliteStore {
     /// Begins a transaction that may write, and with it the right to.
     ///
     /// Dropping it rolls it back.
-    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        // IMMEDIATE: a deferred one that read before it writes fails at once when another process
-        // has written in between, and no busy timeout helps.
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(in_table("sqlite_master"))
+    async fn write(&self) -> Result<Writing, StoreError> {
+        let turn = self.writer.turn().await?;
+        // IMMEDIATE: as the writer does.
+        let tx = self.seldom.begin_with("BEGIN IMMEDIATE").await;
+        Ok(Writing { tx: tx.map_err(in_table("sqlite_master"))?, _turn: turn })
+    }
+}
+
+/// A transaction of the seldom writes.
+struct Writing {
+    tx: Transaction<'static, Sqlite>,
+    /// Given back after the transaction: fields are dropped in their order.
+    _turn: Turn,
+}
+
+impl Deref for Writing {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &Self::Target {
+        &self.tx
+    }
+}
+
+impl DerefMut for Writing {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.tx
     }
 }
 
@@ -138,8 +197,8 @@ fn pool(connections: u32, wait: Duration) -> SqlitePoolOptions {
         })
 }
 
-async fn commit(tx: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
-    tx.commit().await.map_err(in_table("sqlite_master"))
+async fn commit(writing: Writing) -> Result<(), StoreError> {
+    writing.tx.commit().await.map_err(in_table("sqlite_master"))
 }
 
 #[async_trait]
@@ -190,6 +249,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.readers.close().await;
+        self.seldom.close().await;
         self.writer.close().await;
     }
 }

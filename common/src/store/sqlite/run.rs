@@ -1,18 +1,18 @@
 //! Claims: how they are made, held and ended.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, SqliteConnection};
+use rusqlite::params;
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    SqliteStore, commit,
+    SqliteStore,
     defer::defer,
-    ending::{AttemptEnd, JobEnd, insert_attempts, insert_results},
+    ending::{AttemptEnd, JobEnd, insert_attempt, insert_result},
     error::in_table,
-    jobs::job_columns,
-    values::{Hex, array, ids, micros},
+    jobs::{Columns, job_columns, job_row},
+    values::{Hex, array, micros},
+    writer::Tx,
 };
 use crate::{
     id::{InstanceId, JobId},
@@ -45,8 +45,7 @@ pub(super) const CLAIM: &str = concat!(
     "UPDATE jobs
      SET status = 'running', instance_id = ?2, attempt = attempt + 1, run_at = NULL,
          started_at = coalesce(started_at, ?3), attempt_started_at = ?3
-     WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))
-         AND status = 'queued'
+     WHERE job_id = ?1 AND status = 'queued'
          AND (run_at IS NULL OR run_at <= ?3)
          AND (expires_at IS NULL OR expires_at > ?3 OR started_at IS NOT NULL)
          AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?2 AND lost_at IS NULL)
@@ -64,19 +63,33 @@ pub(super) async fn claim(
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
-    let mut tx = store.write().await?;
-    let claimed: Vec<ClaimRow> = sqlx::query_as(CLAIM)
-        .bind(ids(jobs.iter().map(|id| id.as_uuid())))
-        .bind(instance.as_uuid())
-        .bind(micros(now))
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(in_table("jobs"))?;
-    commit(tx).await?;
+    let jobs = jobs.to_vec();
+    let claim_all = move |tx: &Tx<'_>| {
+        let mut claimed = Vec::with_capacity(jobs.len());
+        for id in jobs {
+            claimed.extend(claim_one(tx, id, instance, now)?);
+        }
+        Ok(claimed)
+    };
+    let claimed: Vec<ClaimRow> = store.writer.write(claim_all).await?;
     // The claims beside one that cannot be read are good and must reach their worker. That one ends
     // when its instance does.
     let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
     Ok(claimed.into_iter().filter_map(read).collect())
+}
+
+fn claim_one(
+    tx: &Tx<'_>,
+    id: JobId,
+    instance: InstanceId,
+    now: DateTime<Utc>,
+) -> Result<Option<ClaimRow>, StoreError> {
+    let values = params![id.as_uuid(), instance.as_uuid(), micros(now)];
+    tx.optional("jobs", CLAIM, values, |row| {
+        let mut columns = Columns::of(row);
+        let job = job_row(&mut columns)?;
+        Ok(ClaimRow { job, args: columns.next()?, ready_at: columns.next()? })
+    })
 }
 
 /// The status stands twice: the first is the condition of the index by instance.
@@ -123,98 +136,60 @@ pub(super) async fn finish(
     if outcomes.is_empty() {
         return Ok(Vec::new());
     }
-    // Where each ending stands among the outcomes; deferrals, which end nothing, stand between.
-    let (places, endings): (Vec<usize>, Vec<(&Claim, Ending)>) = outcomes
-        .iter()
-        .enumerate()
-        .filter_map(|(index, (claim, outcome))| Some((index, (claim, Ending::of(outcome)?))))
-        .unzip();
-    let mut held = vec![false; endings.len()];
-    let mut tx = store.write().await?;
-    // One statement can end a job once. Where a job stands twice in the batch, its second claim
-    // is looked at after the first has been dealt with.
-    let mut round: Vec<usize> = (0..endings.len()).collect();
-    while !round.is_empty() {
-        let mut jobs = HashSet::with_capacity(round.len());
-        let (now_ending, later) =
-            round.into_iter().partition(|&index| jobs.insert(endings[index].0.job.id));
-        end(&mut tx, &endings, now_ending, &mut held, now).await?;
-        round = later;
-    }
-    let mut answers = vec![false; outcomes.len()];
-    defer(&mut tx, outcomes, now, &mut answers).await?;
-    commit(tx).await?;
-    for (place, held) in places.into_iter().zip(held) {
-        answers[place] = held;
-    }
-    Ok(answers)
+    let outcomes = outcomes.to_vec();
+    let end_all = move |tx: &Tx<'_>| {
+        // In their order: of two outcomes of one claim the first counts.
+        outcomes.iter().map(|(claim, outcome)| end(tx, claim, outcome, now)).collect()
+    };
+    store.writer.write(end_all).await
 }
 
-/// Ends those of `endings` that `round` names, each of another job, and notes which were held.
-async fn end(
-    tx: &mut SqliteConnection,
-    endings: &[(&Claim, Ending)],
-    round: Vec<usize>,
-    held: &mut [bool],
+/// Ends one attempt if its claim still holds.
+fn end(
+    tx: &Tx<'_>,
+    claim: &Claim,
+    outcome: &Outcome,
     now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    let ended = update_held(tx, round.iter().map(|&index| &endings[index]), now).await?;
-    let mut attempts = Vec::with_capacity(round.len());
-    let mut results = Vec::with_capacity(round.len());
-    for index in round {
-        let (claim, ending) = &endings[index];
-        if !ended.contains(&claim.job.id.as_uuid()) {
-            continue;
-        }
-        held[index] = true;
-        attempts.push(AttemptEnd {
+) -> Result<bool, StoreError> {
+    if let Outcome::Deferred { run_at } = outcome {
+        return defer(tx, claim, *run_at, now);
+    }
+    let Some(ending) = Ending::of(outcome) else { return Ok(false) };
+    let values = params![
+        claim.job.id.as_uuid(),
+        claim.job.attempt,
+        claim.instance.as_uuid(),
+        ending.status.as_str(),
+        ending.status.is_final(),
+        ending.lost,
+        ending.run_at.map(micros),
+        micros(ready_at(ending.run_at, now)),
+        micros(now),
+        claim.job.attempt_started_at.map(micros),
+    ];
+    if tx.execute("jobs", END, values)? == 0 {
+        return Ok(false);
+    }
+    let attempt = AttemptEnd {
+        job: &claim.job,
+        instance: claim.instance,
+        outcome: ending.outcome,
+        error: ending.error.as_ref(),
+        usage: &ending.usage,
+        vendor_request_id: ending.vendor_request_id.as_deref(),
+    };
+    insert_attempt(tx, &attempt, now)?;
+    if ending.status.is_final() {
+        let end = JobEnd {
             job: &claim.job,
-            instance: claim.instance,
-            outcome: ending.outcome,
+            status: ending.status,
+            response: ending.response.as_ref(),
             error: ending.error.as_ref(),
             usage: &ending.usage,
-            vendor_request_id: ending.vendor_request_id.as_deref(),
-        });
-        if ending.status.is_final() {
-            results.push(JobEnd {
-                job: &claim.job,
-                status: ending.status,
-                response: ending.response.as_ref(),
-                error: ending.error.as_ref(),
-                usage: &ending.usage,
-            });
-        }
+        };
+        insert_result(tx, &end, now)?;
     }
-    insert_attempts(tx, &attempts, now).await?;
-    insert_results(tx, &results, now).await
-}
-
-/// Moves the jobs whose claim still holds and answers which.
-async fn update_held<'a>(
-    tx: &mut SqliteConnection,
-    endings: impl Iterator<Item = &'a (&'a Claim, Ending)>,
-    now: DateTime<Utc>,
-) -> Result<HashSet<Uuid>, StoreError> {
-    let values = endings.map(|(claim, ending)| {
-        (
-            Hex(claim.job.id.as_uuid()),
-            claim.job.attempt,
-            Hex(claim.instance.as_uuid()),
-            ending.status.as_str(),
-            ending.status.is_final(),
-            ending.lost,
-            ending.run_at.map(micros),
-            micros(ready_at(ending.run_at, now)),
-            claim.job.attempt_started_at.map(micros),
-        )
-    });
-    let ended: Vec<Uuid> = sqlx::query_scalar(END)
-        .bind(array(values))
-        .bind(micros(now))
-        .fetch_all(tx)
-        .await
-        .map_err(in_table("jobs"))?;
-    Ok(ended.into_iter().collect())
+    Ok(true)
 }
 
 pub(super) async fn revoked(
@@ -236,27 +211,15 @@ pub(super) async fn revoked(
 }
 
 pub(super) const END: &str = "UPDATE jobs
-         SET status = e.status,
-             finished_at = iif(e.final, ?2, NULL),
-             instance_id = iif(e.final, NULL, jobs.instance_id),
-             lost_attempts = jobs.lost_attempts + e.lost,
-             run_at = e.run_at,
-             ready_at = iif(e.final, jobs.ready_at, e.ready_at)
-         FROM (
-             SELECT unhex(value ->> 0) AS job_id, value ->> 1 AS attempt,
-                 unhex(value ->> 2) AS instance_id, value ->> 3 AS status, value ->> 4 AS final,
-                 value ->> 5 AS lost, value ->> 6 AS run_at, value ->> 7 AS ready_at,
-                 value ->> 8 AS attempt_started_at
-             FROM jsonb_each(?1)
-         ) AS e
-         WHERE jobs.job_id = e.job_id AND jobs.status = 'running'
-             AND jobs.attempt = e.attempt AND jobs.instance_id = e.instance_id
-             AND jobs.attempt_started_at = e.attempt_started_at
-             AND EXISTS (
-                 SELECT 1 FROM instances AS i
-                 WHERE i.instance_id = e.instance_id AND i.lost_at IS NULL
-             )
-         RETURNING job_id";
+         SET status = ?4,
+             finished_at = iif(?5, ?9, NULL),
+             instance_id = iif(?5, NULL, instance_id),
+             lost_attempts = lost_attempts + ?6,
+             run_at = ?7,
+             ready_at = iif(?5, ready_at, ?8)
+         WHERE job_id = ?1 AND status = 'running' AND attempt = ?2 AND instance_id = ?3
+             AND attempt_started_at = ?10
+             AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?3 AND lost_at IS NULL)";
 
 pub(super) const REVOKED: &str = "SELECT e.job_id
          FROM (

@@ -1,21 +1,23 @@
 //! What time does to jobs: deadlines, schedules, retention.
 
 use chrono::{DateTime, Utc};
+use rusqlite::{Row, params};
 use uuid::Uuid;
 
 use super::{
-    SqliteStore, commit,
-    ending::{JobEnd, insert_results},
+    SqliteStore,
+    ending::{JobEnd, insert_result},
     error::in_table,
-    jobs::job_columns,
+    jobs::{Columns, job_columns, job_row},
     values::{ids, micros},
+    writer::Tx,
 };
 use crate::{
     id::InstanceId,
     job::{Job, JobStatus, Lane},
     store::{
         StoreError, Wakeup,
-        rows::{self, JobRow, WakeupRow},
+        rows::{self, WakeupRow},
     },
     usage::Usage,
 };
@@ -25,30 +27,24 @@ pub(super) async fn expire(
     now: DateTime<Utc>,
     limit: u32,
 ) -> Result<Vec<Job>, StoreError> {
-    let mut tx = store.write().await?;
-    let expired: Vec<JobRow<i64>> = sqlx::query_as(EXPIRE)
-        .bind(micros(now))
-        .bind(limit)
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(in_table("jobs"))?;
-    let expired: Vec<Job> = rows::all(expired)?;
-    let error = rows::expired();
-    let usage = Usage::default();
-    let ends: Vec<JobEnd<'_>> = expired
-        .iter()
-        .map(|job| JobEnd {
-            job,
-            status: JobStatus::Expired,
-            response: None,
-            error: Some(&error),
-            usage: &usage,
-        })
-        .collect();
-    insert_results(&mut tx, &ends, now).await?;
-    drop(ends);
-    commit(tx).await?;
-    Ok(expired)
+    let expire = move |tx: &Tx<'_>| {
+        let read = |row: &Row<'_>| job_row(&mut Columns::of(row));
+        let expired = tx.all("jobs", EXPIRE, params![micros(now), limit], read)?;
+        let expired: Vec<Job> = rows::all(expired)?;
+        let (error, usage) = (rows::expired(), Usage::default());
+        for job in &expired {
+            let end = JobEnd {
+                job,
+                status: JobStatus::Expired,
+                response: None,
+                error: Some(&error),
+                usage: &usage,
+            };
+            insert_result(tx, &end, now)?;
+        }
+        Ok(expired)
+    };
+    store.writer.write(expire).await
 }
 
 pub(super) async fn take_due(
@@ -57,16 +53,20 @@ pub(super) async fn take_due(
     now: DateTime<Utc>,
     limit: u32,
 ) -> Result<Vec<Wakeup>, StoreError> {
-    let mut tx = store.write().await?;
-    let due: Vec<WakeupRow> = sqlx::query_as(TAKE_DUE)
-        .bind(publisher.as_uuid())
-        .bind(micros(now))
-        .bind(limit)
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(in_table("jobs"))?;
-    commit(tx).await?;
-    Ok(rows::wakeups(due))
+    let values = (publisher.as_uuid(), micros(now), limit);
+    let take_due = move |tx: &Tx<'_>| tx.all("jobs", TAKE_DUE, values, wakeup_row);
+    Ok(rows::wakeups(store.writer.write(take_due).await?))
+}
+
+/// Reads the columns of a [`WakeupRow`], in its order.
+pub(super) fn wakeup_row(row: &Row<'_>) -> rusqlite::Result<WakeupRow> {
+    Ok(WakeupRow {
+        job_id: row.get(0)?,
+        vendor: row.get(1)?,
+        priority: row.get(2)?,
+        attempt: row.get(3)?,
+        reply_to: row.get(4)?,
+    })
 }
 
 pub(super) async fn overdue(
@@ -91,31 +91,25 @@ pub(super) async fn remove_finished(
     before: DateTime<Utc>,
     limit: u32,
 ) -> Result<u64, StoreError> {
-    let mut tx = store.write().await?;
-    let ended: Vec<Uuid> = sqlx::query_scalar(ENDED_BEFORE)
-        .bind(micros(before))
-        .bind(limit)
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(in_table("jobs"))?;
-    let removed = ended.len() as u64;
-    let ended = ids(ended);
-    for (table, statement) in REMOVALS {
-        sqlx::query(statement).bind(&ended).execute(&mut *tx).await.map_err(in_table(table))?;
-    }
-    sqlx::query(
-        "DELETE FROM idempotency_keys WHERE (account_id, idempotency_key) IN (
-             SELECT account_id, idempotency_key FROM idempotency_keys
-             WHERE created_at < ?1 ORDER BY created_at LIMIT ?2
-         )",
-    )
-    .bind(micros(before))
-    .bind(limit)
-    .execute(&mut *tx)
-    .await
-    .map_err(in_table("idempotency_keys"))?;
-    commit(tx).await?;
-    Ok(removed)
+    let remove = move |tx: &Tx<'_>| {
+        let values = params![micros(before), limit];
+        let ended: Vec<Uuid> = tx.all("jobs", ENDED_BEFORE, values, |row| row.get(0))?;
+        let removed = ended.len() as u64;
+        let ended = ids(ended);
+        for (table, statement) in REMOVALS {
+            tx.execute(table, statement, [&ended])?;
+        }
+        tx.execute(
+            "idempotency_keys",
+            "DELETE FROM idempotency_keys WHERE (account_id, idempotency_key) IN (
+                 SELECT account_id, idempotency_key FROM idempotency_keys
+                 WHERE created_at < ?1 ORDER BY created_at LIMIT ?2
+             )",
+            params![micros(before), limit],
+        )?;
+        Ok(removed)
+    };
+    store.writer.write(remove).await
 }
 
 /// What belongs to a job, in an order that leaves no orphan findable.

@@ -4,13 +4,16 @@ use chrono::{DateTime, TimeDelta};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
-use super::{SqliteStore, credentials, defer, deliveries, instances, jobs, run, submit, sweep};
+use super::{
+    SqliteStore, credentials, defer, deliveries, instances, jobs, run, submit, sweep, writer::Tx,
+};
 use crate::{
     clock::ManualClock,
     config::DatabaseConfig,
     id::InstanceId,
     store::{
-        InstanceStore as _, JobStore as _, NewInstance, Store as _, StoreError, Submitted,
+        AccountStore as _, InstanceStore as _, JobStore as _, NewInstance, Store as _, StoreError,
+        Submitted,
         conformance::{Fixture, plain_job},
     },
 };
@@ -39,6 +42,15 @@ async fn fixture() -> Fixture {
 
 crate::store_conformance!(fixture().await);
 
+fn account() -> crate::id::AccountId {
+    "acme".parse().unwrap()
+}
+
+/// After the moment that plain jobs are made at.
+fn now() -> DateTime<chrono::Utc> {
+    DateTime::from_timestamp(4_000_000_000, 0).unwrap()
+}
+
 async fn register(store: &SqliteStore) -> InstanceId {
     let id = InstanceId::new(DateTime::UNIX_EPOCH);
     store.register(&NewInstance { id, role: "dev", host: "host-1".into() }).await.unwrap();
@@ -47,7 +59,7 @@ async fn register(store: &SqliteStore) -> InstanceId {
 
 /// Runs a statement behind the store's back.
 async fn meddle(store: &SqliteStore, statement: &'static str) {
-    let done = sqlx::query(statement).execute(&store.writer).await.unwrap();
+    let done = sqlx::query(statement).execute(&store.seldom).await.unwrap();
     assert!(statement.starts_with("PRAGMA") || done.rows_affected() > 0, "{statement}");
 }
 
@@ -141,17 +153,17 @@ async fn a_job_that_cannot_be_read_stands_in_nobodys_way() {
     let ids = [good.job.id, bad.job.id, empty.job.id];
     store.submit(&[bad, good, empty], dies).await.unwrap();
     let break_args = "UPDATE job_inputs SET args = '{' WHERE job_id = ?1";
-    sqlx::query(break_args).bind(ids[1].as_uuid()).execute(&store.writer).await.unwrap();
+    sqlx::query(break_args).bind(ids[1].as_uuid()).execute(&store.seldom).await.unwrap();
     let remove_args = "DELETE FROM job_inputs WHERE job_id = ?1";
-    sqlx::query(remove_args).bind(ids[2].as_uuid()).execute(&store.writer).await.unwrap();
-    let now = DateTime::from_timestamp(4_000_000_000, 0).unwrap();
+    sqlx::query(remove_args).bind(ids[2].as_uuid()).execute(&store.seldom).await.unwrap();
+    let now = now();
     let claimed = |claims: Vec<crate::store::Claim>| {
         claims.into_iter().map(|claim| claim.job.id).collect::<Vec<_>>()
     };
     assert_eq!(claimed(store.claim(&ids, dies, now).await.unwrap()), [ids[0]]);
 
     let break_job = "UPDATE jobs SET vendor = 'acme' WHERE job_id = ?1";
-    sqlx::query(break_job).bind(ids[1].as_uuid()).execute(&store.writer).await.unwrap();
+    sqlx::query(break_job).bind(ids[1].as_uuid()).execute(&store.seldom).await.unwrap();
     store.retire(dies).await.unwrap();
     let rescued = store.rescue(lives, now, 10).await.unwrap();
     assert_eq!(rescued.requeued, 2, "all but the one that cannot be read");
@@ -194,7 +206,8 @@ async fn a_writer_that_does_not_let_go_makes_the_store_unavailable() {
 async fn a_full_disk_is_unavailable_and_nothing_is_half_done() {
     let (store, _folder) = open().await;
     let instance = register(&store).await;
-    meddle(&store, "PRAGMA max_page_count = 100").await;
+    let small = |tx: &Tx<'_>| tx.optional("jobs", "PRAGMA max_page_count = 100", [], |_| Ok(()));
+    store.writer.write(small).await.unwrap();
     let batch: Vec<_> = (0..1000).map(|_| plain_job()).collect();
     let refused = store.submit(&batch, instance).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
@@ -204,17 +217,47 @@ async fn a_full_disk_is_unavailable_and_nothing_is_half_done() {
 
 /// As SQLite does when the disk is full or fails.
 #[tokio::test]
-async fn a_transaction_that_sqlite_rolled_back_by_itself_leaves_the_writer_usable() {
+async fn a_transaction_that_sqlite_rolled_back_by_itself_leaves_the_store_usable() {
     let (store, _folder) = open().await;
     let instance = register(&store).await;
     let mut tx = store.write().await.unwrap();
     sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
     super::commit(tx).await.unwrap_err();
-    assert_eq!(store.submit(&[plain_job()], instance).await.unwrap(), [Submitted::Added]);
     let mut tx = store.write().await.unwrap();
     sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
     drop(tx);
+    store.ensure_account(&account(), &"whsec_1".to_owned().into(), now()).await.unwrap();
+
+    let rolled_back = |tx: &Tx<'_>| tx.execute("jobs", "ROLLBACK", []);
+    store.writer.write(rolled_back).await.unwrap_err();
+    assert_eq!(store.submit(&[plain_job()], instance).await.unwrap(), [Submitted::Added]);
+}
+
+#[tokio::test]
+async fn a_write_that_panics_is_undone_and_hurts_no_other() {
+    let (store, _folder) = open().await;
+    let instance = register(&store).await;
+    let panics = move |tx: &Tx<'_>| -> Result<(), StoreError> {
+        tx.execute("jobs", "DELETE FROM instances", [])?;
+        panic!("a bad write");
+    };
+    let failed = store.writer.write(panics).await;
+    assert!(matches!(failed, Err(StoreError::Other(_))), "{failed:?}");
     assert!(store.heartbeat(instance).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_connection_left_in_a_transaction_is_opened_anew() {
+    let (store, _folder) = open().await;
+    let instance = register(&store).await;
+    // The commit ends the second of two, so that the first would stay.
+    let nested = |tx: &Tx<'_>| {
+        tx.execute("jobs", "COMMIT", [])?;
+        tx.execute("jobs", "BEGIN", [])?;
+        tx.execute("jobs", "DELETE FROM nothing", [])
+    };
+    store.writer.write(nested).await.unwrap_err();
+    assert_eq!(store.submit(&[plain_job()], instance).await.unwrap(), [Submitted::Added]);
 }
 
 #[tokio::test]
@@ -247,13 +290,18 @@ async fn a_move_that_is_dropped_half_way_is_undone() {
 #[tokio::test]
 async fn commits_are_durable_and_readers_cannot_write() {
     let (store, _folder) = open().await;
-    let writer = async |pragma: &'static str| -> String {
-        let row: (String,) = sqlx::query_as(pragma).fetch_one(&store.writer).await.unwrap();
-        row.0
+    let pragmas = "SELECT CAST(synchronous AS TEXT), journal_mode
+                   FROM pragma_synchronous, pragma_journal_mode";
+    let seldom: (String, String) = sqlx::query_as(pragmas).fetch_one(&store.seldom).await.unwrap();
+    let ask = move |tx: &Tx<'_>| {
+        tx.optional("jobs", pragmas, [], |row| {
+            Ok::<(String, String), _>((row.get(0)?, row.get(1)?))
+        })
     };
-    let synchronous = "SELECT CAST(synchronous AS TEXT) FROM pragma_synchronous";
-    assert_eq!(writer(synchronous).await, "2", "FULL");
-    assert_eq!(writer("SELECT journal_mode FROM pragma_journal_mode").await, "wal");
+    let writer = store.writer.write(ask).await.unwrap().unwrap();
+    for (synchronous, journal) in [seldom, writer] {
+        assert_eq!((synchronous.as_str(), journal.as_str()), ("2", "wal"), "FULL");
+    }
     assert!(sqlx::query("DELETE FROM jobs").execute(&store.readers).await.is_err());
 }
 
@@ -296,7 +344,7 @@ async fn every_statement_goes_by_an_index() {
         defer::DEFER,
         run::REVOKED,
         run::STRAYS,
-        submit::KNOWN_KEYS,
+        submit::KNOWN_KEY,
         sweep::ENDED_BEFORE,
         sweep::EXPIRE,
         sweep::OVERDUE,
@@ -310,8 +358,9 @@ async fn every_statement_goes_by_an_index() {
         }
         for (.., step) in plan.fetch_all(&store.readers).await.unwrap() {
             // The values that were bound are a virtual table; some tables are small by nature;
-            // unfinished jobs are counted from their index.
-            let small = ["instances", "hosts", "jobs USING COVERING INDEX jobs_unfinished"];
+            // unfinished jobs are counted from their index, and their counts are few.
+            let small =
+                ["instances", "hosts", "jobs USING COVERING INDEX jobs_unfinished", "(subquery"];
             let fine = step.contains(" VIRTUAL TABLE ")
                 || step
                     .strip_prefix("SCAN ")
