@@ -58,9 +58,11 @@ impl Process {
     pub async fn is_ready(&self) {
         let what = format!("{} to be ready", self.name);
         let url = format!("http://{}/readyz", self.listen);
+        // One for all questions: to make a client takes longer than to start the process.
+        let http = reqwest::Client::builder().build().unwrap();
         eventually(&what, async || {
             self.is_still_running();
-            let response = reqwest::get(&url).await.ok()?;
+            let response = http.get(&url).send().await.ok()?;
             let body: serde_json::Value = response.json().await.ok()?;
             (body["status"] == "ok").then_some(())
         })

@@ -106,16 +106,13 @@ pub(super) fn plan(recording: &Recording) -> Result<Plan, &'static str> {
         route: (chosen != Ok(at.route)).then_some(at.route),
         streams: at.streams,
         request_id: ids.iter().find_map(|name| recording.header(name)),
-        answer: match recording.failure(FAILURES) {
-            Some(failure) => {
-                let code = recording.header("x-amzn-errortype");
-                let code = code.and_then(|code| Some(code.split(':').next()?.to_owned()));
-                Err(Failure { said: said(recording), code, ..failure })
-            }
-            None => {
-                let usage = usage(&texts, &recording.response.headers, at.route);
-                Ok(Success { texts, usage })
-            }
+        answer: if let Some(failure) = recording.failure(FAILURES) {
+            let code = recording.header("x-amzn-errortype");
+            let code = code.and_then(|code| Some(code.split(':').next()?.to_owned()));
+            Err(Failure { said: said(recording), code, ..failure })
+        } else {
+            let usage = usage(&texts, &recording.response.headers, at.route);
+            Ok(Success { texts, usage })
         },
         model: at.model,
     })
