@@ -508,9 +508,10 @@ mod tests {
         let shared = |state: &LaneState, one: usize, two: usize| {
             Arc::ptr_eq(&state.ready[one].rest, &state.ready[two].rest)
         };
-        let state = broker.lane(LANE).state();
-        assert!(shared(&state, 0, 1) && !shared(&state, 2, 3));
-        drop(state);
+        {
+            let state = broker.lane(LANE).state();
+            assert!(shared(&state, 0, 1) && !shared(&state, 2, 3));
+        }
         let mut deliveries = broker.consume(LANE, 10).await.unwrap();
         for message in &sent {
             assert_eq!(deliveries.next().await.unwrap().message(), message);

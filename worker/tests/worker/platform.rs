@@ -26,7 +26,7 @@ use inferq_vendors::{Adapter, Registry};
 use inferq_worker::{Running, Worker};
 use secrecy::SecretString;
 use tokio::{
-    runtime::{Builder, EnterGuard, Runtime},
+    runtime::{Builder, EnterGuard, Handle, Runtime},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -61,7 +61,7 @@ impl Platform {
 
     /// On the test's own runtime, whose time is paused from now on, with `adapter` for a vendor.
     pub(crate) async fn start_still(adapter: Arc<dyn Adapter>) -> Self {
-        let clock = Arc::new(TokioClock(Instant::now()));
+        let clock = Arc::new(TokioClock(Instant::now(), Handle::current()));
         Self::start_on(clock, TestVendor::new(), Some(adapter)).await
     }
 
@@ -293,12 +293,13 @@ impl Events {
     }
 }
 
-/// A clock that goes with tokio's, which tests pause.
+/// A clock that goes with tokio's, which tests pause; also for threads that are none of tokio's.
 #[derive(Debug)]
-struct TokioClock(Instant);
+struct TokioClock(Instant, Handle);
 
 impl Clock for TokioClock {
     fn now(&self) -> DateTime<Utc> {
+        let _paused = self.1.enter();
         let start = DateTime::from_timestamp(1_900_000_000, 0).unwrap();
         to_micros(start + TimeDelta::from_std(self.0.elapsed()).unwrap())
     }

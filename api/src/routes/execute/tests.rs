@@ -1,4 +1,4 @@
-use inferq_common::{error::ErrorClass, job::Route, store::JobStore as _};
+use inferq_common::{error::ErrorClass, job::Route};
 use serde_json::json;
 
 use crate::testing::{TestApi, failed, succeeded};
