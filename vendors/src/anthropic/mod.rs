@@ -1,8 +1,8 @@
 //! Anthropic's Messages API.
 //!
 //! What Vertex AI, Bedrock and Azure serve in the same format reads its answers with the parts of
-//! this module: [`convert::request_body`], [`stream::Reader`], [`wire::usage`] and
-//! [`classify::error`] know nothing of how Anthropic itself is reached.
+//! this module: `convert::request_body`, `stream::Reader`, `wire::usage` and
+//! `classify::error` know nothing of how Anthropic itself is reached.
 //!
 //! Source: <https://platform.claude.com/docs/en/api/overview>.
 

@@ -127,7 +127,7 @@ impl Dialect for Cohere {
         classify::error(failure, now)
     }
 
-    /// None: the id that its support asks for stands in the body, and [`wire::trace_id`] is second
+    /// None: the id that its support asks for stands in the body, and `wire::trace_id` is second
     /// to it.
     fn request_id_headers(&self) -> &'static [&'static str] {
         &[]

@@ -3,7 +3,7 @@
 //!
 //! WAL with `synchronous=FULL`: a commit is on the disk before it is answered. Writes go one at a
 //! time, each in `BEGIN IMMEDIATE`, so that a write never finds its reads stale; another process
-//! waits its turn. Jobs and instances are written by the thread of [`writer`], what is written
+//! waits its turn. Jobs and instances are written by the thread of `writer`, what is written
 //! seldom through a connection of its own.
 
 mod accounts;
