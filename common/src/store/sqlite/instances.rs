@@ -13,7 +13,7 @@ use super::{
     jobs::{HeldRow, job_columns},
     sweep::wakeup_row,
     values::micros,
-    writer::Tx,
+    writer::{Durability, Tx},
 };
 use crate::{
     id::InstanceId,
@@ -42,7 +42,7 @@ impl InstanceStore for SqliteStore {
                 params![instance.id.as_uuid(), instance.role, instance.host, now],
             )
         };
-        self.writer.write(register).await.map(drop)
+        self.writer.write(Durability::Disk, register).await.map(drop)
     }
 
     async fn heartbeat(&self, id: InstanceId) -> Result<bool, StoreError> {
@@ -55,7 +55,8 @@ impl InstanceStore for SqliteStore {
                 params![id.as_uuid(), micros(clock.now())],
             )
         };
-        Ok(self.writer.write(renew).await? == 1)
+        // One that a loss of power forgets is forgotten with its process.
+        Ok(self.writer.write(Durability::System, renew).await? == 1)
     }
 
     async fn judge(&self, grace: Duration) -> Result<Vec<InstanceId>, StoreError> {
@@ -69,7 +70,7 @@ impl InstanceStore for SqliteStore {
                 |row| row.get(0),
             )
         };
-        let lost: Vec<Uuid> = self.writer.write(judge).await?;
+        let lost: Vec<Uuid> = self.writer.write(Durability::Disk, judge).await?;
         Ok(lost.into_iter().map(InstanceId::from_uuid).collect())
     }
 
@@ -82,7 +83,7 @@ impl InstanceStore for SqliteStore {
                 values,
             )
         };
-        self.writer.write(retire).await.map(drop)
+        self.writer.write(Durability::Disk, retire).await.map(drop)
     }
 
     async fn retire_others(&self, id: InstanceId) -> Result<(), StoreError> {
@@ -94,7 +95,7 @@ impl InstanceStore for SqliteStore {
                 values,
             )
         };
-        self.writer.write(retire).await.map(drop)
+        self.writer.write(Durability::Disk, retire).await.map(drop)
     }
 
     async fn rescue(
@@ -104,13 +105,13 @@ impl InstanceStore for SqliteStore {
         limit: u32,
     ) -> Result<Rescued, StoreError> {
         let rescue = move |tx: &Tx<'_>| rescue(tx, to, now, limit);
-        self.writer.write(rescue).await
+        self.writer.write(Durability::Disk, rescue).await
     }
 
     async fn forget_instances(&self, age: Duration) -> Result<u64, StoreError> {
         let before = micros(self.before(age));
         let forget = move |tx: &Tx<'_>| tx.execute("instances", FORGET, [before]);
-        Ok(self.writer.write(forget).await? as u64)
+        Ok(self.writer.write(Durability::Disk, forget).await? as u64)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     error::in_table,
     run, submit, sweep,
     values::{ids, micros},
-    writer::Tx,
+    writer::{Durability, Tx},
 };
 use crate::{
     id::{AccountId, InstanceId, JobId},
@@ -233,7 +233,7 @@ impl JobStore for SqliteStore {
     ) -> Result<Option<Cancelled>, StoreError> {
         let account = account.clone();
         let cancel = move |tx: &Tx<'_>| cancel(tx, id, &account, now);
-        self.writer.write(cancel).await
+        self.writer.write(Durability::Disk, cancel).await
     }
 
     async fn expire(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<Job>, StoreError> {

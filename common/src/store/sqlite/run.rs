@@ -12,7 +12,7 @@ use super::{
     error::in_table,
     jobs::{Columns, job_columns, job_row},
     values::{Hex, array, micros},
-    writer::Tx,
+    writer::{Durability, Tx},
 };
 use crate::{
     id::{InstanceId, JobId},
@@ -54,6 +54,8 @@ pub(super) const CLAIM: &str = concat!(
     ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args, ready_at"
 );
 
+/// A claim that a loss of power forgets leaves its job queued, to be claimed again; what the claim
+/// led to is written after it and brings it to the disk. So it need not wait for the disk itself.
 pub(super) async fn claim(
     store: &SqliteStore,
     jobs: &[JobId],
@@ -71,7 +73,7 @@ pub(super) async fn claim(
         }
         Ok(claimed)
     };
-    let claimed: Vec<ClaimRow> = store.writer.write(claim_all).await?;
+    let claimed: Vec<ClaimRow> = store.writer.write(Durability::System, claim_all).await?;
     // The claims beside one that cannot be read are good and must reach their worker. That one ends
     // when its instance does.
     let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
@@ -141,7 +143,7 @@ pub(super) async fn finish(
         // In their order: of two outcomes of one claim the first counts.
         outcomes.iter().map(|(claim, outcome)| end(tx, claim, outcome, now)).collect()
     };
-    store.writer.write(end_all).await
+    store.writer.write(Durability::Disk, end_all).await
 }
 
 /// Ends one attempt if its claim still holds.

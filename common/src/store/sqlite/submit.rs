@@ -7,7 +7,7 @@ use super::{
     SqliteStore,
     jobs::{Columns, job_columns, job_row},
     values::micros,
-    writer::Tx,
+    writer::{Durability, Tx},
 };
 use crate::{
     id::{AccountId, InstanceId, JobId},
@@ -28,7 +28,7 @@ pub(super) async fn submit(
     }
     let jobs = jobs.to_vec();
     let add_all = move |tx: &Tx<'_>| jobs.iter().map(|new| add(tx, new, publisher)).collect();
-    store.writer.write(add_all).await
+    store.writer.write(Durability::Disk, add_all).await
 }
 
 /// Adds one job, unless its idempotency key made one before, maybe one of the same batch.

@@ -10,7 +10,7 @@ use super::{
     error::in_table,
     jobs::{Columns, job_columns, job_row},
     values::{ids, micros},
-    writer::Tx,
+    writer::{Durability, Tx},
 };
 use crate::{
     id::InstanceId,
@@ -44,7 +44,7 @@ pub(super) async fn expire(
         }
         Ok(expired)
     };
-    store.writer.write(expire).await
+    store.writer.write(Durability::Disk, expire).await
 }
 
 pub(super) async fn take_due(
@@ -55,7 +55,7 @@ pub(super) async fn take_due(
 ) -> Result<Vec<Wakeup>, StoreError> {
     let values = (publisher.as_uuid(), micros(now), limit);
     let take_due = move |tx: &Tx<'_>| tx.all("jobs", TAKE_DUE, values, wakeup_row);
-    Ok(rows::wakeups(store.writer.write(take_due).await?))
+    Ok(rows::wakeups(store.writer.write(Durability::Disk, take_due).await?))
 }
 
 /// Reads the columns of a [`WakeupRow`], in its order.
@@ -109,7 +109,7 @@ pub(super) async fn remove_finished(
         )?;
         Ok(removed)
     };
-    store.writer.write(remove).await
+    store.writer.write(Durability::Disk, remove).await
 }
 
 /// What belongs to a job, in an order that leaves no orphan findable.

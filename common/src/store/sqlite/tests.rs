@@ -5,7 +5,8 @@ use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
 use super::{
-    SqliteStore, credentials, defer, deliveries, instances, jobs, run, submit, sweep, writer::Tx,
+    SqliteStore, credentials, defer, deliveries, instances, jobs, run, submit, sweep,
+    writer::{Durability, Tx},
 };
 use crate::{
     clock::ManualClock,
@@ -207,7 +208,7 @@ async fn a_full_disk_is_unavailable_and_nothing_is_half_done() {
     let (store, _folder) = open().await;
     let instance = register(&store).await;
     let small = |tx: &Tx<'_>| tx.optional("jobs", "PRAGMA max_page_count = 100", [], |_| Ok(()));
-    store.writer.write(small).await.unwrap();
+    store.writer.write(Durability::Disk, small).await.unwrap();
     let batch: Vec<_> = (0..1000).map(|_| plain_job()).collect();
     let refused = store.submit(&batch, instance).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
@@ -229,7 +230,7 @@ async fn a_transaction_that_sqlite_rolled_back_by_itself_leaves_the_store_usable
     store.ensure_account(&account(), &"whsec_1".to_owned().into(), now()).await.unwrap();
 
     let rolled_back = |tx: &Tx<'_>| tx.execute("jobs", "ROLLBACK", []);
-    store.writer.write(rolled_back).await.unwrap_err();
+    store.writer.write(Durability::Disk, rolled_back).await.unwrap_err();
     assert_eq!(store.submit(&[plain_job()], instance).await.unwrap(), [Submitted::Added]);
 }
 
@@ -241,7 +242,7 @@ async fn a_write_that_panics_is_undone_and_hurts_no_other() {
         tx.execute("jobs", "DELETE FROM instances", [])?;
         panic!("a bad write");
     };
-    let failed = store.writer.write(panics).await;
+    let failed = store.writer.write(Durability::Disk, panics).await;
     assert!(matches!(failed, Err(StoreError::Other(_))), "{failed:?}");
     assert!(store.heartbeat(instance).await.unwrap());
 }
@@ -256,8 +257,26 @@ async fn a_connection_left_in_a_transaction_is_opened_anew() {
         tx.execute("jobs", "BEGIN", [])?;
         tx.execute("jobs", "DELETE FROM nothing", [])
     };
-    store.writer.write(nested).await.unwrap_err();
+    store.writer.write(Durability::Disk, nested).await.unwrap_err();
     assert_eq!(store.submit(&[plain_job()], instance).await.unwrap(), [Submitted::Added]);
+}
+
+/// A claim leaves the commits after it as durable as they were before.
+#[tokio::test]
+async fn only_what_asks_for_it_does_without_the_disk() {
+    let (store, _folder) = open().await;
+    let instance = register(&store).await;
+    let synchronous = async |durability| -> i64 {
+        let ask = |tx: &Tx<'_>| tx.optional("jobs", "PRAGMA synchronous", [], |row| row.get(0));
+        store.writer.write(durability, ask).await.unwrap().unwrap()
+    };
+    assert_eq!(synchronous(Durability::Disk).await, 2, "FULL");
+    let new = plain_job();
+    let id = new.job.id;
+    store.submit(&[new], instance).await.unwrap();
+    assert_eq!(store.claim(&[id], instance, now()).await.unwrap().len(), 1);
+    assert_eq!(synchronous(Durability::System).await, 1, "NORMAL");
+    assert_eq!(synchronous(Durability::Disk).await, 2, "FULL");
 }
 
 #[tokio::test]
@@ -298,7 +317,7 @@ async fn commits_are_durable_and_readers_cannot_write() {
             Ok::<(String, String), _>((row.get(0)?, row.get(1)?))
         })
     };
-    let writer = store.writer.write(ask).await.unwrap().unwrap();
+    let writer = store.writer.write(Durability::Disk, ask).await.unwrap().unwrap();
     for (synchronous, journal) in [seldom, writer] {
         assert_eq!((synchronous.as_str(), journal.as_str()), ("2", "wal"), "FULL");
     }

@@ -28,6 +28,16 @@ use crate::store::StoreError;
 /// Statements kept prepared: all of the moves.
 const STATEMENTS: usize = 64;
 
+/// What must have happened before a write is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// It is on the disk, with all that was written before it.
+    Disk,
+    /// The system has it, so the end of this process loses nothing. A loss of power may forget it,
+    /// and only together with all that came after it.
+    System,
+}
+
 /// How the writer opens its file.
 #[derive(Debug, Clone)]
 pub(super) struct Opening {
@@ -88,12 +98,13 @@ impl Writer {
     /// Those of `work`, and of beginning and committing; nothing is written then.
     pub(super) async fn write<T: Send + 'static>(
         &self,
+        durability: Durability,
         work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let turn = self.turn().await?;
         let (reply, answer) = oneshot::channel();
         let task = Task::Write(Box::new(move |slot| {
-            let written = catch_unwind(AssertUnwindSafe(|| slot.write(work)));
+            let written = catch_unwind(AssertUnwindSafe(|| slot.write(durability, work)));
             slot.check();
             drop(turn);
             let panicked = |_| Err(StoreError::Other("a write panicked".into()));
@@ -180,19 +191,31 @@ impl Tx<'_> {
 /// The connection, while there is one.
 struct Slot {
     opening: Opening,
-    connection: Option<Connection>,
+    connection: Option<(Connection, Durability)>,
 }
 
 impl Slot {
     fn write<T>(
         &mut self,
+        durability: Durability,
         work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let in_file = writing("sqlite_master");
-        let connection = match self.connection.take() {
-            Some(connection) => self.connection.insert(connection),
-            None => self.connection.insert(open(&self.opening)?),
+        let (connection, set) = match self.connection.take() {
+            Some(open) => self.connection.insert(open),
+            None => self.connection.insert((open(&self.opening)?, Durability::Disk)),
         };
+        if *set != durability {
+            let statement = match durability {
+                Durability::Disk => "PRAGMA synchronous = FULL",
+                Durability::System => "PRAGMA synchronous = NORMAL",
+            };
+            connection
+                .prepare_cached(statement)
+                .and_then(|mut it| it.execute([]))
+                .map_err(&in_file)?;
+            *set = durability;
+        }
         // IMMEDIATE: a deferred one that read before it writes fails at once when another process
         // has written in between, and no busy timeout helps.
         let tx = connection
@@ -206,7 +229,7 @@ impl Slot {
 
     /// Lets go of a connection whose transaction could not be ended.
     fn check(&mut self) {
-        self.connection.take_if(|connection| !connection.is_autocommit());
+        self.connection.take_if(|(connection, _)| !connection.is_autocommit());
     }
 }
 
