@@ -320,7 +320,7 @@ impl Platform {
 fn handlers(waiters: &Waiters, running: &Running) -> Handlers {
     let (waiters, running) = (waiters.clone(), running.clone());
     Handlers {
-        finished: Arc::new(move |event| waiters.finished(event)),
+        job_event: Arc::new(move |event| waiters.take(event)),
         cancel: Arc::new(move |job, attempt| running.cancel(job, attempt)),
     }
 }

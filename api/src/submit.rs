@@ -102,6 +102,8 @@ fn new_job(state: &AppState, order: Order) -> NewJob {
         route: order.route,
         credential: order.credential,
         stream: false,
+        deferred: false,
+        ticket: None,
         callback_url: order.callback_url,
         metadata: order.metadata,
         reply_to: Some(state.instance.id()),

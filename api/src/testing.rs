@@ -261,7 +261,7 @@ impl TestApi {
         let event = event(job_id, attempt, &outcome, times);
         assert_eq!(self.store.finish(&[(claim, outcome)], now).await.unwrap(), [true]);
         if let (Some(event), Some(_)) = (event, reply_to) {
-            self.state.waiters.finished(event);
+            self.state.waiters.take(event);
         }
     }
 
@@ -299,7 +299,14 @@ fn event(job_id: JobId, attempt: u32, outcome: &Outcome, times: Times) -> Option
         }
         Outcome::Retry { .. } | Outcome::HandedBack | Outcome::Deferred { .. } => return None,
     };
-    Some(Event::Finished { job_id, status, attempt, result: Some(result), times: Some(times) })
+    Some(Event::Finished {
+        job_id,
+        status,
+        attempt,
+        result: Some(result),
+        times: Some(times),
+        chunks: 0,
+    })
 }
 
 pub(crate) fn succeeded(response: &str) -> Outcome {

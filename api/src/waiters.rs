@@ -125,8 +125,8 @@ impl Waiters {
     }
 
     /// Wakes all who wait for the job of an [`Event::Finished`]; other events mean nothing here.
-    pub fn finished(&self, event: Event) {
-        let Event::Finished { job_id, status, attempt, result, times } = event else { return };
+    pub fn take(&self, event: Event) {
+        let Event::Finished { job_id, status, attempt, result, times, .. } = event else { return };
         let mut registry = self.lock();
         registry.placed.remove(&job_id);
         let Some(entries) = registry.by_job.remove(&job_id) else { return };
@@ -194,6 +194,7 @@ mod tests {
             attempt: 1,
             result: None,
             times: None,
+            chunks: 0,
         }
     }
 
@@ -204,11 +205,11 @@ mod tests {
         let mut first = waiters.register(job);
         let mut second = waiters.register(job);
         let _third = waiters.register(other);
-        waiters.finished(finished(job));
+        waiters.take(finished(job));
         assert_eq!(first.ended().await.status, JobStatus::Succeeded);
         assert_eq!(second.ended().await.status, JobStatus::Succeeded);
         assert_eq!(waiters.len(), 1);
-        waiters.finished(Event::Cancel { job_id: other, attempt: 1 });
+        waiters.take(Event::Cancel { job_id: other, attempt: 1 });
         assert_eq!(waiters.len(), 1);
     }
 
@@ -223,7 +224,7 @@ mod tests {
         let remembered = |job: &Job| waiters.register_placed(job.id, &job.account).1.is_some();
         assert!(!remembered(&jobs[0]));
         assert!(remembered(&jobs[1]) && remembered(&jobs[MAX_PLACED]));
-        waiters.finished(finished(jobs[1].id));
+        waiters.take(finished(jobs[1].id));
         assert!(!remembered(&jobs[1]));
     }
 

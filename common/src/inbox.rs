@@ -15,8 +15,8 @@ use crate::{
     telemetry::field,
 };
 
-/// Takes a [`Event::Finished`] for a caller that waits in this process.
-pub type OnFinished = Arc<dyn Fn(Event) + Send + Sync>;
+/// Takes an [`Event::Finished`] or [`Event::Chunks`] for a caller that waits in this process.
+pub type OnJobEvent = Arc<dyn Fn(Event) + Send + Sync>;
 /// Stops an attempt that runs in this process.
 pub type OnCancel = Arc<dyn Fn(JobId, u32) + Send + Sync>;
 
@@ -24,13 +24,13 @@ pub type OnCancel = Arc<dyn Fn(JobId, u32) + Send + Sync>;
 /// panic. One for a part this process does not have ignores what it is given.
 #[derive(Clone)]
 pub struct Handlers {
-    pub finished: OnFinished,
+    pub job_event: OnJobEvent,
     pub cancel: OnCancel,
 }
 
 impl Default for Handlers {
     fn default() -> Self {
-        Self { finished: Arc::new(|_| {}), cancel: Arc::new(|_, _| {}) }
+        Self { job_event: Arc::new(|_| {}), cancel: Arc::new(|_, _| {}) }
     }
 }
 
@@ -104,7 +104,9 @@ impl Hub {
                     Some(Event::Cancel { job_id, attempt }) => {
                         (self.handlers.cancel)(job_id, attempt);
                     }
-                    Some(finished @ Event::Finished { .. }) => (self.handlers.finished)(finished),
+                    Some(event @ (Event::Finished { .. } | Event::Chunks(_))) => {
+                        (self.handlers.job_event)(event);
+                    }
                     None => return ControlFlow::Break(()),
                 },
                 () = self.instance.replaced(id) => return ControlFlow::Continue(()),
@@ -130,6 +132,7 @@ mod tests {
             attempt: 1,
             result: None,
             times: None,
+            chunks: 0,
         }
     }
 
@@ -159,7 +162,7 @@ mod tests {
         let (for_finished, mut seen) = mpsc::unbounded_channel();
         let (for_cancel, mut cancels) = mpsc::unbounded_channel();
         let handlers = Handlers {
-            finished: Arc::new(move |event| for_finished.send(event).unwrap()),
+            job_event: Arc::new(move |event| for_finished.send(event).unwrap()),
             cancel: Arc::new(move |job_id, attempt| {
                 for_cancel.send(Event::Cancel { job_id, attempt }).unwrap();
             }),

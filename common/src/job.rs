@@ -177,6 +177,11 @@ pub struct Job {
     pub credential: Option<CredentialName>,
     /// Whether the client asked for a stream.
     pub stream: bool,
+    /// Whether a claim was ever taken back before the vendor was called.
+    pub deferred: bool,
+    /// What an adapter wants to be shown again: the vendor's name of a task under way. Kept through
+    /// the loss of a process; cleared by a retry and by the end.
+    pub ticket: Option<String>,
     pub callback_url: Option<String>,
     /// The client's own JSON object, kept as text.
     pub metadata: Option<Json>,
@@ -293,6 +298,8 @@ pub enum Outcome {
     /// number is given again, no row tells of it and it costs no retry.
     Deferred {
         run_at: DateTime<Utc>,
+        /// Becomes the job's ticket; `None`: that stays as it is.
+        ticket: Option<String>,
     },
 }
 

@@ -14,6 +14,7 @@ pub mod members;
 pub mod model;
 pub mod retry;
 pub mod route;
+pub mod stream;
 pub mod usage;
 pub mod vendor;
 pub mod view;

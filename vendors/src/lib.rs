@@ -1,5 +1,6 @@
 //! One adapter per model vendor: it translates and classifies, nothing more.
 
+pub mod assemble;
 pub mod auth;
 pub mod elements;
 pub mod error;
@@ -39,6 +40,7 @@ use inferq_common::{
 };
 
 pub use self::{
+    assemble::{Assemble, Collected},
     error::{BuildError, VendorError},
     registry::{Candidate, Candidates, Registry},
 };
@@ -96,4 +98,10 @@ pub trait Adapter: Send + Sync + std::fmt::Debug {
     ///
     /// **Cancel safe:** dropping the future or the stream closes the socket.
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError>;
+
+    /// What makes one answer of the chunks that [`Self::stream`] brings for this call.
+    fn assemble(&self, call: &Call) -> Box<dyn Assemble> {
+        let _ = call;
+        Box::new(Collected::default())
+    }
 }

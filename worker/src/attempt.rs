@@ -90,7 +90,7 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
             runner.worker.publisher.publish(wakeup(&claim.job), None);
             None
         }
-        Outcome::Deferred { run_at } => {
+        Outcome::Deferred { run_at, .. } => {
             let vendor = claim.job.vendor.as_str();
             counter!(metric::GATE_DEFERRED, "vendor" => vendor).increment(1);
             let delay_ms = (run_at - now).num_milliseconds();
@@ -281,7 +281,7 @@ fn decide(
         }
         End::Revoked => return None,
         End::Interrupted => return Some(Outcome::HandedBack),
-        End::HeldBack(run_at) => return Some(Outcome::Deferred { run_at }),
+        End::HeldBack(run_at) => return Some(Outcome::Deferred { run_at, ticket: None }),
         End::Failed(failure) => failure,
     };
     let verdict = policy.verdict(job, error.class, retry_after, now, rng);
@@ -335,6 +335,7 @@ async fn ended(
         attempt: job.attempt,
         result: Some(result).filter(fits_in_line),
         times: Some(Times { started_at: job.started_at, finished_at }),
+        chunks: 0,
     };
     match timeout(SEND_TIMEOUT, runner.worker.broker.send(waits_at, &event)).await {
         Ok(Ok(())) => {}
@@ -423,6 +424,8 @@ pub(crate) mod tests {
             route: None,
             credential: None,
             stream: false,
+            deferred: false,
+            ticket: None,
             callback_url: None,
             metadata: None,
             reply_to: None,
@@ -523,7 +526,7 @@ pub(crate) mod tests {
         let job = a_job(limits(60, None));
         assert_eq!(decided(&job, End::Revoked), None);
         assert_eq!(decided(&job, End::Interrupted), Some(Outcome::HandedBack));
-        let deferred = Some(Outcome::Deferred { run_at: NOW });
+        let deferred = Some(Outcome::Deferred { run_at: NOW, ticket: None });
         assert_eq!(decided(&job, End::HeldBack(NOW)), deferred);
     }
 

@@ -85,6 +85,8 @@ fn a_job_has_the_members_the_document_lists() {
         route: None,
         credential: None,
         stream: false,
+        deferred: false,
+        ticket: None,
         callback_url: None,
         metadata: None,
         reply_to: None,

@@ -333,6 +333,7 @@ pub async fn an_inbox_receives_what_is_sent_to_it(broker: Arc<impl Broker>) {
             usage: Usage { input_tokens: Some(3), ..Usage::default() },
         }),
         times: Some(Times { started_at: None, finished_at: DateTime::UNIX_EPOCH }),
+        chunks: 0,
     };
     broker.send(instance(1), &cancel).await.unwrap();
     broker.send(instance(2), &finished).await.unwrap();
@@ -389,6 +390,7 @@ pub async fn a_large_event_arrives_byte_for_byte(broker: Arc<impl Broker>) {
             ..JobResult::default()
         }),
         times: None,
+        chunks: 0,
     };
     let mut inbox = broker.inbox(instance(1)).await.unwrap();
     broker.send(instance(1), &sent).await.unwrap();

@@ -20,6 +20,7 @@ use crate::{
     config::BrokerConfig,
     id::{InstanceId, JobId},
     job::{JobResult, JobStatus, Lane},
+    stream::ChunkGroup,
 };
 
 /// What can go wrong in a broker, as far as callers treat it differently.
@@ -62,7 +63,13 @@ pub enum Event {
         /// `None` where the sender does not know them; they are in the store.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         times: Option<Times>,
+        /// How many chunks the last attempt streamed, all of which are in the store.
+        #[serde(default)]
+        chunks: u64,
     },
+    /// Parts of a streamed answer as the vendor sent them, perhaps not stored yet. What is missed
+    /// here is read from the store.
+    Chunks(ChunkGroup),
     /// Stop running this attempt: the store has given it another end.
     Cancel { job_id: JobId, attempt: u32 },
 }

@@ -29,6 +29,8 @@ fn job(attempt: u32, lost_attempts: u32, num_retries: u32) -> Job {
         route: None,
         credential: None,
         stream: false,
+        deferred: false,
+        ticket: None,
         callback_url: None,
         metadata: None,
         reply_to: None,

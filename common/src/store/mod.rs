@@ -31,8 +31,9 @@ use crate::{
     id::{
         AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
     },
-    job::{Attempt, Job, JobResult, JobStatus, Json, Lane, NewJob, Outcome},
+    job::{Attempt, Job, JobResult, JobStatus, Json, Lane, NewJob, Operation, Outcome},
     model::{Model, ModelServer},
+    stream::{ChunkGroup, Outline},
     vendor::Vendor,
 };
 
@@ -130,6 +131,18 @@ pub struct JobFilter {
     pub vendor: Option<Vendor>,
     /// The vendor's own name of the model.
     pub model: Option<String>,
+}
+
+/// What makes two requests equal.
+#[derive(Debug, Clone)]
+pub struct Twin {
+    pub account: AccountId,
+    pub operation: Operation,
+    pub alias: Option<String>,
+    pub vendor: Vendor,
+    pub model: String,
+    pub stream: bool,
+    pub args: Json,
 }
 
 /// A page of a list whose order is by id. Newest first unless `ascending`.
@@ -268,6 +281,42 @@ pub trait JobStore: Send + Sync {
 
     /// The finished attempts of a job, in their order.
     async fn list_attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError>;
+
+    /// Stores parts of streams in one transaction. Answers for each whether its claim still held and
+    /// the group followed what is stored of its attempt; nothing is written for one where not. Once
+    /// an attempt is over, its chunks never change.
+    async fn append_chunks(
+        &self,
+        groups: &[(InstanceId, ChunkGroup)],
+    ) -> Result<Vec<bool>, StoreError> {
+        unimplemented!("{groups:?}")
+    }
+
+    /// The stored chunks of one attempt of a job, from the one with index `from` on, in their order:
+    /// about `max_bytes` of them, at least one group if there is any.
+    async fn read_chunks(
+        &self,
+        id: JobId,
+        attempt: u32,
+        from: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<ChunkGroup>, StoreError> {
+        unimplemented!("{id} {attempt} {from} {max_bytes}")
+    }
+
+    /// What the events of a job of `account` are made of, as of one moment.
+    async fn outline(&self, id: JobId, account: &AccountId) -> Result<Option<Outline>, StoreError> {
+        unimplemented!("{id} {account}")
+    }
+
+    /// The latest unfinished job that an equal request of the account has made since `since`.
+    async fn find_twin(
+        &self,
+        twin: &Twin,
+        since: DateTime<Utc>,
+    ) -> Result<Option<Job>, StoreError> {
+        unimplemented!("{twin:?} {since}")
+    }
 
     /// How many unfinished jobs each lane holds; lanes without any are left out.
     async fn count_lanes(&self) -> Result<Vec<LaneCount>, StoreError>;

@@ -1,4 +1,4 @@
-//! The three writes of a job's life and the look at it, each grouped with its neighbours.
+//! The writes of a job's life and the look at it, each grouped with its neighbours.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,9 +10,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    id::{AccountId, JobId},
+    id::{AccountId, InstanceId, JobId},
     instance::CurrentInstance,
     job::{NewJob, Outcome},
+    stream::ChunkGroup,
 };
 
 /// A read brings whole results into memory, so fewer share one than share a write.
@@ -24,6 +25,7 @@ pub struct JobPath {
     submit: GroupCommit<NewJob, Submitted>,
     claim: GroupCommit<JobId, Option<Claim>>,
     finish: GroupCommit<(Claim, Outcome), Option<DateTime<Utc>>>,
+    append: GroupCommit<(InstanceId, ChunkGroup), bool>,
     find: GroupCommit<(JobId, AccountId), Option<FoundJob>>,
 }
 
@@ -63,6 +65,17 @@ impl JobPath {
                 async move { store.find_jobs(&ids).await }
             })
         };
+        let append = {
+            let store = Arc::clone(&store);
+            GroupCommit::start(
+                "append",
+                max_group,
+                move |groups: Arc<[(InstanceId, ChunkGroup)]>| {
+                    let store = Arc::clone(&store);
+                    async move { store.append_chunks(&groups).await }
+                },
+            )
+        };
         let finish =
             GroupCommit::start("finish", max_group, move |ends: Arc<[(Claim, Outcome)]>| {
                 let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
@@ -72,7 +85,7 @@ impl JobPath {
                     Ok(held.into_iter().map(|held| held.then_some(now)).collect())
                 }
             });
-        Self { submit, claim, finish, find }
+        Self { submit, claim, append, finish, find }
     }
 
     /// Stores a job; this process answers for its publication.
@@ -84,6 +97,16 @@ impl JobPath {
     /// or this process counts as lost.
     pub async fn claim(&self, id: JobId) -> Result<Option<Claim>, GroupError> {
         self.claim.add(id).await
+    }
+
+    /// Stores part of a stream of an attempt that `instance` has claimed. `false`: the claim no longer
+    /// held, nothing was written.
+    pub async fn append(
+        &self,
+        instance: InstanceId,
+        group: ChunkGroup,
+    ) -> Result<bool, GroupError> {
+        self.append.add((instance, group)).await
     }
 
     /// Ends an attempt. `false`: the claim no longer held, nothing was written.
@@ -114,6 +137,7 @@ impl JobPath {
         // In the order of a job's life, so that what one lets through the next still takes.
         self.submit.close().await;
         self.claim.close().await;
+        self.append.close().await;
         self.finish.close().await;
         self.find.close().await;
     }

@@ -183,6 +183,8 @@ impl<T: StoredInstant> TryFrom<JobRow<T>> for Job {
             route: row.route.map(|route| read.word("route", &route)).transpose()?,
             credential: row.credential.map(|name| read.word("credential", &name)).transpose()?,
             stream: row.stream,
+            deferred: false,
+            ticket: None,
             callback_url: row.callback_url,
             metadata: row.metadata.map(|text| read.json("metadata", text)).transpose()?,
             reply_to: row.reply_to.map(InstanceId::from_uuid),
@@ -741,7 +743,9 @@ mod tests {
             assert!(JobStatus::Running.can_become(ending.status), "{outcome:?}");
             assert_eq!(ending.lost, outcome == Outcome::HandedBack);
         }
-        assert!(Ending::of(&Outcome::Deferred { run_at: DateTime::UNIX_EPOCH }).is_none());
+        assert!(
+            Ending::of(&Outcome::Deferred { run_at: DateTime::UNIX_EPOCH, ticket: None }).is_none()
+        );
     }
 
     #[test]

@@ -151,6 +151,8 @@ impl Platform {
             route: None,
             credential: None,
             stream: false,
+            deferred: false,
+            ticket: None,
             callback_url: None,
             metadata: None,
             reply_to: None,

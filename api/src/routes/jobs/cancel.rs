@@ -59,8 +59,9 @@ fn tell(state: &AppState, job: &Job, ran_at: Option<InstanceId>) {
         attempt: job.attempt,
         result: None,
         times: None,
+        chunks: 0,
     };
-    state.waiters.finished(ended.clone());
+    state.waiters.take(ended.clone());
     let mut events = Vec::with_capacity(2);
     if let Some(worker) = ran_at {
         events.push((worker, Event::Cancel { job_id: job.id, attempt: job.attempt }));

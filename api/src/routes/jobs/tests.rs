@@ -73,12 +73,13 @@ async fn who_waits_for_a_job_made_here_does_not_need_the_store() {
         }
         let response = Some(inferq_common::job::Json::parse("[1]").unwrap());
         let (started_at, finished_at) = (claim.job.started_at, claim.job.created_at);
-        api.state.waiters.finished(Event::Finished {
+        api.state.waiters.take(Event::Finished {
             job_id: id,
             status: JobStatus::Succeeded,
             attempt: 1,
             result: Some(JobResult { response, ..JobResult::default() }),
             times: Some(Times { started_at, finished_at }),
+            chunks: 0,
         });
     };
     let (told, ()) = tokio::join!(poll, tell);

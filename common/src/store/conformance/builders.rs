@@ -49,6 +49,8 @@ pub(super) fn a_job() -> JobBuilder {
         route: None,
         credential: None,
         stream: false,
+        deferred: false,
+        ticket: None,
         callback_url: None,
         metadata: None,
         reply_to: None,

@@ -6,7 +6,7 @@ use crate::{
 };
 
 fn deferred_to(seconds: i64) -> Outcome {
-    Outcome::Deferred { run_at: at(seconds) }
+    Outcome::Deferred { run_at: at(seconds), ticket: None }
 }
 
 pub async fn a_deferred_job_is_as_it_was_before_its_claim(fixture: Fixture) {

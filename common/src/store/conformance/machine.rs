@@ -101,7 +101,7 @@ impl Machine {
                 0 => succeeded(),
                 1 => failed(),
                 2 => retry_at(at(self.seconds + 1)),
-                3 => Outcome::Deferred { run_at: at(self.seconds + 1) },
+                3 => Outcome::Deferred { run_at: at(self.seconds + 1), ticket: None },
                 _ => Outcome::HandedBack,
             };
             batch.push((claim, outcome));

@@ -49,7 +49,7 @@ impl<'a> Deferral<'a> {
             .iter()
             .enumerate()
             .filter_map(|(index, (claim, outcome))| match outcome {
-                Outcome::Deferred { run_at } => Some(Self { index, claim, run_at: *run_at }),
+                Outcome::Deferred { run_at, .. } => Some(Self { index, claim, run_at: *run_at }),
                 _ => None,
             })
             .collect();

@@ -67,6 +67,8 @@ fn a_job() -> NewJob {
         route: None,
         credential: None,
         stream: false,
+        deferred: false,
+        ticket: None,
         callback_url: None,
         metadata: None,
         reply_to: None,

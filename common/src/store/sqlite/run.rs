@@ -153,7 +153,7 @@ fn end(
     outcome: &Outcome,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
-    if let Outcome::Deferred { run_at } = outcome {
+    if let Outcome::Deferred { run_at, .. } = outcome {
         return defer(tx, claim, *run_at, now);
     }
     let Some(ending) = Ending::of(outcome) else { return Ok(false) };

@@ -222,6 +222,8 @@ fn job(account: &AccountId, url: &str, now: DateTime<Utc>) -> Job {
         route: None,
         credential: None,
         stream: false,
+        deferred: false,
+        ticket: None,
         callback_url: Some(url.to_owned()),
         metadata: Some(Json::parse(r#"{"order":12345678901234567890}"#).unwrap()),
         reply_to: None,
