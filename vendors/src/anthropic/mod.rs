@@ -26,7 +26,7 @@ use url::Url;
 
 use self::{convert::Model, stream::Reader};
 use crate::{
-    Call,
+    Assemble, Call, assemble,
     auth::{Authorize, Key, Missing},
     error::{VendorError, invalid},
     framing::Framing,
@@ -125,6 +125,10 @@ impl Dialect for Anthropic {
 
     fn can_stream(&self, route: Route) -> bool {
         route == Route::Messages
+    }
+
+    fn assemble(&self, _: Route) -> Box<dyn Assemble> {
+        assemble::messages()
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

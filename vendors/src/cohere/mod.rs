@@ -18,7 +18,7 @@ use url::Url;
 
 use self::stream::Reader;
 use crate::{
-    Call,
+    Assemble, Call, assemble,
     auth::{Authorize, Key, Missing},
     error::{VendorError, invalid},
     framing::Framing,
@@ -121,6 +121,13 @@ impl Dialect for Cohere {
 
     fn can_stream(&self, route: Route) -> bool {
         matches!(route, Route::Chat | Route::ChatCompletions)
+    }
+
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        match route {
+            Route::ChatCompletions => openai::assemble(route),
+            _ => assemble::cohere(),
+        }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

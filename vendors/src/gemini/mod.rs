@@ -26,11 +26,11 @@ use url::Url;
 
 use self::stream::Reader;
 use crate::{
-    Call,
+    Assemble, Call, assemble,
     auth::{Authorize, Key, Missing},
     error::{VendorError, invalid},
     framing::Framing,
-    json,
+    json, openai,
     remote::{
         Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
         http::Clients,
@@ -210,6 +210,14 @@ impl Dialect for Gemini {
 
     fn can_stream(&self, route: Route) -> bool {
         matches!(route, Route::GenerateContent | Route::Interactions | Route::ChatCompletions)
+    }
+
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        match route {
+            Route::Interactions => assemble::interactions(),
+            _ if is_compat(route) => openai::assemble(route),
+            _ => assemble::generate_content(),
+        }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

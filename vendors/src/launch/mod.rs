@@ -19,7 +19,7 @@ use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vend
 use url::Url;
 
 use crate::{
-    Adapter, Call, Chunks, Reply,
+    Adapter, Assemble, Call, Chunks, Reply, assemble,
     auth::Key,
     error::VendorError,
     framing::Framing,
@@ -89,6 +89,10 @@ impl Adapter for LaunchAdapter {
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {
         self.0.stream(call).await
     }
+
+    fn assemble(&self, call: &Call) -> Box<dyn Assemble> {
+        self.0.assemble(call)
+    }
 }
 
 impl Launch {
@@ -149,6 +153,10 @@ impl Dialect for Launch {
 
     fn can_stream(&self, route: Route) -> bool {
         route == Route::SyncTask
+    }
+
+    fn assemble(&self, _: Route) -> Box<dyn Assemble> {
+        assemble::tasks()
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

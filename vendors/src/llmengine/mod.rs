@@ -19,7 +19,7 @@ use inferq_common::{
 use url::Url;
 
 use crate::{
-    Call,
+    Assemble, Call, assemble,
     auth::Key,
     error::{VendorError, invalid},
     framing::Framing,
@@ -112,6 +112,13 @@ impl Dialect for LlmEngine {
 
     fn can_stream(&self, _: Route) -> bool {
         true
+    }
+
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        match route {
+            Route::CompletionsSync => assemble::llmengine(),
+            _ => openai::assemble(route),
+        }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

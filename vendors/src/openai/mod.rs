@@ -23,7 +23,7 @@ pub(crate) use self::{
     stream::Reader,
 };
 use crate::{
-    Call,
+    Assemble, Call, assemble,
     auth::{Authorize, Key, Missing},
     error::{VendorError, invalid},
     framing::Framing,
@@ -127,6 +127,10 @@ impl Dialect for OpenAi {
         can_stream(route)
     }
 
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        assemble(route)
+    }
+
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
         classify::error(self.flavor, failure, now)
     }
@@ -151,4 +155,12 @@ pub(crate) fn follow(
 
 pub(crate) fn can_stream(route: Route) -> bool {
     matches!(route, Route::ChatCompletions | Route::Completions | Route::Responses)
+}
+
+/// What makes one answer of a streamed one.
+pub(crate) fn assemble(route: Route) -> Box<dyn Assemble> {
+    match route {
+        Route::Responses => assemble::responses(),
+        _ => assemble::openai(),
+    }
 }

@@ -19,7 +19,7 @@ use inferq_common::{
 
 use self::account::Kept;
 use crate::{
-    Adapter, Call, Chunks, Reply, anthropic, azure, bedrock, cohere,
+    Adapter, Assemble, Call, Chunks, Reply, anthropic, azure, bedrock, cohere,
     error::{BuildError, VendorError},
     fireworks_ai, gemini, launch, llmengine, model_zoo, openai,
     remote::http::Clients,
@@ -225,6 +225,10 @@ impl Adapter for Renamed {
 
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {
         self.adapter.stream(&self.renamed(call)).await
+    }
+
+    fn assemble(&self, call: &Call) -> Box<dyn Assemble> {
+        self.adapter.assemble(&self.renamed(call))
     }
 }
 
