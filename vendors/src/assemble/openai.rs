@@ -121,14 +121,19 @@ fn texts(own: &mut Object, object: &str, joined: &[&str]) -> Result<(), Strange>
 
 /// A text in most cases; Mistral's models that think write a list of parts, then texts.
 fn content(message: &mut Object, member: &Member<'_>) -> Result<(), Strange> {
+    let as_part = |text: &str| format!(r#"{{"type":"text","text":{text}}}"#);
     if member.value.starts_with('[') {
+        let is_empty = message.is_empty_text("content");
+        let before = is_empty.and_then(|_| message.take_out("content"));
         let parts = message.slots("content")?;
+        if let Some(before) = before.filter(|_| is_empty == Some(false)) {
+            add_part(parts, &as_part(&before))?;
+        }
         return elements(member.value)?.into_iter().try_for_each(|part| add_part(parts, part));
     }
     match message.text(member) {
         Err(Strange) if inner(member.value).is_some() => {
-            let part = format!(r#"{{"type":"text","text":{}}}"#, member.value);
-            add_part(message.slots("content")?, &part)
+            add_part(message.slots("content")?, &as_part(member.value))
         }
         taken => taken,
     }
