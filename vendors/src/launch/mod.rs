@@ -20,7 +20,7 @@ use url::Url;
 
 use crate::{
     Adapter, Assemble, Call, Chunks, Reply, assemble,
-    auth::Key,
+    auth::{Key, or_missing},
     error::VendorError,
     framing::Framing,
     json,
@@ -68,10 +68,10 @@ pub fn adapter(
     };
     let base_url = base_url(config, wire::BASE_URL)?;
     let key = Key::basic(config.api_key.as_ref())?;
-    let auth = if config.base_url.is_some() { key } else { key.required(wire::NO_KEY) };
+    let auth = or_missing(key, Vendor::Launch, config, wire::NO_KEY);
     let http = clients.http(&base_url, config)?;
     let dialect = Launch { base_url, headers: base_headers(config)?, face };
-    Ok(LaunchAdapter(Remote::new(dialect, http, Arc::new(auth), config, clock)))
+    Ok(LaunchAdapter(Remote::new(dialect, http, auth, config, clock)))
 }
 
 #[async_trait]

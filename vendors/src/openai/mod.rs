@@ -24,7 +24,7 @@ pub(crate) use self::{
 };
 use crate::{
     Assemble, Call, assemble,
-    auth::{Authorize, Key, Missing},
+    auth::{Authorize, Key, or_missing},
     error::{VendorError, invalid},
     framing::Framing,
     json,
@@ -71,11 +71,9 @@ pub(crate) fn compatible(
 ) -> Result<Remote<OpenAi>, String> {
     let base_url = base_url(config, flavor.base_url)?;
     let key = Key::bearer(config.api_key.as_ref())?;
-    let is_unset = config.base_url.is_none() && key.is_none();
-    let auth: Arc<dyn Authorize> = if is_unset && !flavor.key_advice.is_empty() {
-        Arc::new(Missing::of(flavor.vendor, flavor.key_advice))
-    } else {
-        Arc::new(key)
+    let auth: Arc<dyn Authorize> = match flavor.key_advice {
+        "" => Arc::new(key),
+        advice => or_missing(key, flavor.vendor, config, advice),
     };
     let http = clients.http(&base_url, config)?;
     let mut headers = base_headers(config)?;
