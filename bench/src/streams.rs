@@ -189,7 +189,9 @@ async fn all(source: &Source, plan: Plan) -> anyhow::Result<Measured> {
     while let Some(read) = tasks.join_next().await {
         for Read { to_first, ways } in read?? {
             first.saturating_record(to_first);
-            ways.into_iter().for_each(|micros| way.saturating_record(micros));
+            for micros in ways {
+                way.saturating_record(micros);
+            }
         }
     }
     let n_chunks = plan.streams * plan.times * plan.chunks;
