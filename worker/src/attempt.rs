@@ -1,9 +1,8 @@
 //! One attempt of a job, from its claim to its record.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::FutureExt as _;
 use inferq_common::{
     broker::{Event, MAX_INLINE_RESULT_BYTES, Times},
     error::ErrorClass,
@@ -12,17 +11,15 @@ use inferq_common::{
     store::{Claim, Wakeup},
     telemetry::{field, metric},
 };
-use inferq_vendors::{Call, Candidate, Candidates, Reply, VendorError};
-use metrics::{counter, gauge, histogram};
+use inferq_vendors::{Reply, VendorError};
+use metrics::{counter, histogram};
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{Instrument as _, debug, error, info, info_span};
+use tracing::{Instrument as _, debug, info, info_span};
 
 use crate::{
-    Worker,
-    gate::{Pass, Permit, pass},
+    call::{End, call_with_one_of, candidates},
     runner::Runner,
-    running::Held,
 };
 
 /// A wait up to this stays in the worker; a longer one frees its place.
@@ -98,173 +95,6 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
             None
         }
     }
-}
-
-/// How an attempt ended.
-enum End {
-    Answered(Reply),
-    Failed(VendorError),
-    /// No call was made: the job comes back at this moment.
-    HeldBack(DateTime<Utc>),
-    /// The store has given the attempt another end; there is nothing to write.
-    Revoked,
-    /// The process stops before the vendor has answered.
-    Interrupted,
-}
-
-/// The ways to call the job's model: with the credential of its model or account, else with the
-/// operator's.
-async fn candidates(runner: &Runner, job: &Job) -> Result<Candidates, VendorError> {
-    let Worker { registry, .. } = &runner.worker;
-    if let Some(credential) = runner.worker.credential(job).await? {
-        return registry.candidates_with(&credential, &job.model);
-    }
-    registry.candidates(job.vendor, &job.model).cloned().ok_or_else(|| {
-        VendorError::new(ErrorClass::Internal, "the worker has no adapter for this vendor")
-    })
-}
-
-/// Calls the vendor with the first key that it takes: one that is refused or exhausted gives way to
-/// the next.
-async fn call_with_one_of(
-    candidates: &Candidates,
-    runner: &Runner,
-    claim: &Claim,
-    held: &Held,
-) -> End {
-    let mut failed = None;
-    for candidate in candidates.iter() {
-        let end = match pass(runner, claim, held, candidate).await {
-            Pass::Go(permit) => call_with_permit(runner, claim, held, candidate, permit).await,
-            Pass::Later(run_at) => End::HeldBack(run_at),
-            Pass::Refused(error) => End::Failed(error),
-            Pass::Revoked => End::Revoked,
-            Pass::Interrupted => End::Interrupted,
-        };
-        match end {
-            End::Failed(error)
-                if matches!(error.class(), ErrorClass::Auth | ErrorClass::QuotaExhausted) =>
-            {
-                failed = Some(error);
-            }
-            end => return end,
-        }
-    }
-    let none = || VendorError::new(ErrorClass::Internal, "the vendor has no adapter");
-    End::Failed(failed.unwrap_or_else(none))
-}
-
-/// Calls the vendor, and tells the gate what came of it.
-async fn call_with_permit(
-    runner: &Runner,
-    claim: &Claim,
-    held: &Held,
-    candidate: &Candidate,
-    permit: Permit,
-) -> End {
-    let end = call_within_limits(runner, claim, held, candidate).await;
-    let now = runner.worker.clock.now();
-    match &end {
-        End::Answered(_) => permit.done(None, now),
-        End::Failed(error) => permit.done(Some(error), now),
-        End::HeldBack(_) | End::Revoked | End::Interrupted => drop(permit),
-    }
-    end
-}
-
-/// Calls the vendor until it answers, its time is up, or someone stops the attempt. Whichever comes
-/// first, the call is dropped, and that closes its socket.
-async fn call_within_limits(
-    runner: &Runner,
-    claim: &Claim,
-    held: &Held,
-    candidate: &Candidate,
-) -> End {
-    let job = &claim.job;
-    let _counted = Counted::new(job);
-    if runner.hand_back.is_cancelled() {
-        return End::Interrupted;
-    }
-    let limit = match Limit::of(job, runner.worker.clock.now()) {
-        Ok(limit) => limit,
-        Err(expired) => return End::Failed(expired),
-    };
-    tokio::select! {
-        biased; // An answer that is there is worth more than the wish to stop.
-        answer = timeout(limit.time, call(claim, candidate, limit.time)) => match answer {
-            Ok(Ok(reply)) => End::Answered(reply),
-            Ok(Err(error)) => End::Failed(error),
-            Err(_) => End::Failed(limit.passed(job)),
-        },
-        () = held.revoked.cancelled() => End::Revoked,
-        () = runner.hand_back.cancelled() => End::Interrupted,
-    }
-}
-
-/// Makes the call. A panic in the adapter is this attempt's failure, not the worker's.
-async fn call(
-    claim: &Claim,
-    candidate: &Candidate,
-    timeout: Duration,
-) -> Result<Reply, VendorError> {
-    let job = &claim.job;
-    let call = Call {
-        job_id: job.id,
-        attempt: claim.attempt(),
-        model: job.model.clone(),
-        args: claim.args.clone(),
-        route: job.route,
-        timeout,
-    };
-    // The block makes sure that the panic of a call that fails before its first await is caught.
-    let answer = AssertUnwindSafe(async { candidate.adapter.call(&call).await }).catch_unwind();
-    answer.await.unwrap_or_else(|_| {
-        error!("the adapter panicked");
-        let message = "the adapter panicked; this is a defect of inferq";
-        Err(VendorError::new(ErrorClass::Internal, message))
-    })
-}
-
-/// How long one attempt may take, and what sets it.
-struct Limit {
-    time: Duration,
-    by_total: bool,
-}
-
-impl Limit {
-    /// The job's timeout, or what is left of its total timeout if that is less; the error if
-    /// nothing is left.
-    fn of(job: &Job, now: DateTime<Utc>) -> Result<Self, VendorError> {
-        let time = job.limits.timeout;
-        let Some(deadline) = job.deadline() else { return Ok(Self { time, by_total: false }) };
-        match (deadline - now).to_std() {
-            Ok(left) if left.is_zero() => Err(too_late(job)),
-            Ok(left) => Ok(Self { time: time.min(left), by_total: left < time }),
-            Err(_) => Err(too_late(job)),
-        }
-    }
-
-    fn passed(&self, job: &Job) -> VendorError {
-        let vendor = job.vendor;
-        let message = match job.limits.total_timeout.filter(|_| self.by_total) {
-            Some(total) => {
-                format!("no answer from {vendor} within the total timeout of {}", seconds(total))
-            }
-            None => format!("no answer from {vendor} within {}", seconds(self.time)),
-        };
-        VendorError::new(ErrorClass::Timeout, message)
-    }
-}
-
-fn too_late(job: &Job) -> VendorError {
-    let total = seconds(job.limits.total_timeout.unwrap_or_default());
-    let message = format!("the total timeout of {total} passed before the attempt could start");
-    VendorError::new(ErrorClass::Expired, message)
-}
-
-/// `60 s`, or `0.25 s` where it is no whole number.
-fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f64())
 }
 
 /// What is to be written of an attempt that ended so; `None`: nothing.
@@ -375,23 +205,6 @@ fn observe(job: &Job, outcome: &Outcome, took: Duration) {
         .record(took.as_secs_f64());
 }
 
-/// One attempt in the gauge of those that run.
-struct Counted(metrics::Gauge);
-
-impl Counted {
-    fn new(job: &Job) -> Self {
-        let running = gauge!(metric::ATTEMPTS_RUNNING, "vendor" => job.vendor.as_str());
-        running.increment(1.0);
-        Self(running)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use inferq_common::{
@@ -404,7 +217,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
+    pub(crate) const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
     pub(crate) fn a_job(limits: Limits) -> Job {
         Job {
@@ -438,7 +251,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn limits(timeout: u64, total: Option<u64>) -> Limits {
+    pub(crate) fn limits(timeout: u64, total: Option<u64>) -> Limits {
         Limits {
             timeout: Duration::from_secs(timeout),
             total_timeout: total.map(Duration::from_secs),
@@ -452,41 +265,6 @@ pub(crate) mod tests {
 
     fn failure(class: ErrorClass) -> End {
         End::Failed(VendorError::new(class, "why"))
-    }
-
-    #[test]
-    fn an_attempt_has_its_own_timeout_or_what_is_left_of_the_total() {
-        let at = |seconds| NOW + TimeDelta::seconds(seconds);
-        let job = a_job(limits(60, None));
-        assert_eq!(Limit::of(&job, at(1000)).unwrap().time, Duration::from_secs(60));
-        let job = a_job(limits(60, Some(90)));
-        assert_eq!(Limit::of(&job, at(10)).unwrap().time, Duration::from_secs(60));
-        assert_eq!(Limit::of(&job, at(50)).unwrap().time, Duration::from_secs(40));
-        for late in [at(90), at(91)] {
-            let error = Limit::of(&job, late).err().unwrap().error;
-            assert_eq!(error.class, ErrorClass::Expired);
-            assert_eq!(
-                error.message,
-                "the total timeout of 90 s passed before the attempt could start"
-            );
-        }
-    }
-
-    #[test]
-    fn a_timeout_says_who_was_silent_for_how_long() {
-        let message = |limits, after| {
-            let job = a_job(limits);
-            let error =
-                Limit::of(&job, NOW + TimeDelta::seconds(after)).unwrap().passed(&job).error;
-            assert_eq!(error.class, ErrorClass::Timeout);
-            error.message
-        };
-        assert_eq!(message(limits(60, None), 0), "no answer from openai within 60 s");
-        assert_eq!(message(limits(60, Some(600)), 0), "no answer from openai within 60 s");
-        assert_eq!(
-            message(limits(60, Some(90)), 50),
-            "no answer from openai within the total timeout of 90 s"
-        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! and records what came of them.
 
 mod attempt;
+mod call;
 pub mod callback;
 mod claims;
 mod consumer;
