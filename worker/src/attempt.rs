@@ -18,14 +18,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, debug, info, info_span};
 
 use crate::{
-    call::{End, call_with_one_of, candidates},
+    call::{self, Called, End},
     runner::Runner,
 };
 
 /// A wait up to this stays in the worker; a longer one frees its place.
 pub(crate) const SHORT_WAIT: TimeDelta = TimeDelta::seconds(2);
 /// Bounds the sending of an event. One that is late is of no use: who waits looks into the store.
-const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the claimed attempt, and those that follow it after short waits.
 ///
@@ -49,12 +49,10 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     observe_wait(&claim);
     let held = runner.worker.running.hold(&claim);
     let began = Instant::now();
-    let end = match candidates(runner, &claim.job).await {
-        Ok(candidates) => call_with_one_of(&candidates, runner, &claim, &held).await,
-        Err(error) => End::Failed(error),
-    };
+    let called = call::run(runner, &claim, &held).await;
+    let n_chunks = called.n_chunks;
     let now = runner.worker.clock.now();
-    let Some(mut outcome) = decide(&runner.retry, &claim.job, end, now, &mut rand::rng()) else {
+    let Some(mut outcome) = decide(&runner.retry, &claim.job, called, now, &mut rand::rng()) else {
         info!("attempt was stopped: the store has given it another end");
         return None;
     };
@@ -65,31 +63,33 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
         info!("attempt's outcome was not taken: the claim no longer held or the process stops");
         return None;
     };
+    let job = &claim.job;
     match outcome {
         Outcome::Succeeded { response, usage, .. } => {
             let result = JobResult { response: Some(response), error: None, usage };
-            ended(runner, &claim.job, JobStatus::Succeeded, result, finished_at).await;
+            let status = JobStatus::Succeeded;
+            ended(runner, job, Ended { status, result, finished_at, n_chunks }).await;
             None
         }
         Outcome::Failed { error, usage } => {
             let result = JobResult { response: None, error: Some(error), usage };
-            ended(runner, &claim.job, JobStatus::Failed, result, finished_at).await;
+            let status = JobStatus::Failed;
+            ended(runner, job, Ended { status, result, finished_at, n_chunks }).await;
             None
         }
         Outcome::Retry { error, run_at, .. } => {
             counter!(metric::RETRIES, "class" => error.class.as_str()).increment(1);
             let delay_ms = (run_at - now).num_milliseconds();
             info!({ field::ERROR_CLASS } = %error.class, delay_ms, "attempt will be retried");
-            claim_again(runner, &claim.job, run_at).await
+            claim_again(runner, job, run_at).await
         }
         Outcome::HandedBack => {
             info!("attempt is handed back: the process stops");
-            runner.worker.publisher.publish(wakeup(&claim.job), None);
+            runner.worker.publisher.publish(wakeup(job), None);
             None
         }
         Outcome::Deferred { run_at, .. } => {
-            let vendor = claim.job.vendor.as_str();
-            counter!(metric::GATE_DEFERRED, "vendor" => vendor).increment(1);
+            counter!(metric::GATE_DEFERRED, "vendor" => job.vendor.as_str()).increment(1);
             let delay_ms = (run_at - now).num_milliseconds();
             debug!(delay_ms, "its model is held back; the job comes back later");
             None
@@ -101,20 +101,27 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
 fn decide(
     policy: &RetryPolicy,
     job: &Job,
-    end: End,
+    called: Called,
     now: DateTime<Utc>,
     rng: &mut impl Rng,
 ) -> Option<Outcome> {
-    let VendorError { error, retry_after, usage } = match end {
+    // Who was shown part of an answer must not be shown the beginning of another one.
+    let can_repeat = called.n_chunks == 0;
+    let VendorError { error, retry_after, usage } = match called.end {
         End::Answered(Reply { response, usage, vendor_request_id }) => {
             return Some(Outcome::Succeeded { response, usage, vendor_request_id });
         }
         End::Revoked => return None,
-        End::Interrupted => return Some(Outcome::HandedBack),
+        End::Interrupted if can_repeat => return Some(Outcome::HandedBack),
+        End::Interrupted => stopped_in_stream(),
         End::HeldBack(run_at) => return Some(Outcome::Deferred { run_at, ticket: None }),
         End::Failed(failure) => failure,
     };
-    let verdict = policy.verdict(job, error.class, retry_after, now, rng);
+    let verdict = if can_repeat {
+        policy.verdict(job, error.class, retry_after, now, rng)
+    } else {
+        Verdict::GiveUp
+    };
     let run_at = match verdict {
         Verdict::Retry(delay) => {
             TimeDelta::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay))
@@ -125,6 +132,13 @@ fn decide(
         Some(run_at) => Outcome::Retry { error, usage, run_at },
         None => Outcome::Failed { error, usage },
     })
+}
+
+/// What a job ends with whose worker stopped after part of the answer had been shown.
+fn stopped_in_stream() -> VendorError {
+    let message = "the worker stopped while the answer was streamed; part of the stream had been \
+        passed on, so it is not repeated";
+    VendorError::new(ErrorClass::Lost, message)
 }
 
 /// Waits here for a short while and claims the job's next attempt; a long wait is the store's.
@@ -140,14 +154,18 @@ async fn claim_again(runner: &Runner, job: &Job, run_at: DateTime<Utc>) -> Optio
     runner.claim(job.id).await.ok().flatten()
 }
 
-/// Tells all who want to know that a job has ended.
-async fn ended(
-    runner: &Runner,
-    job: &Job,
+/// How a job has ended.
+struct Ended {
     status: JobStatus,
     result: JobResult,
     finished_at: DateTime<Utc>,
-) {
+    /// Of its last attempt.
+    n_chunks: u64,
+}
+
+/// Tells all who want to know that a job has ended.
+async fn ended(runner: &Runner, job: &Job, ended: Ended) {
+    let Ended { status, result, finished_at, n_chunks } = ended;
     let vendor = job.vendor.as_str();
     let took = (finished_at - job.created_at).to_std().unwrap_or_default();
     counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str()).increment(1);
@@ -165,7 +183,7 @@ async fn ended(
         attempt: job.attempt,
         result: Some(result).filter(fits_in_line),
         times: Some(Times { started_at: job.started_at, finished_at }),
-        chunks: 0,
+        chunks: n_chunks,
     };
     match timeout(SEND_TIMEOUT, runner.worker.broker.send(waits_at, &event)).await {
         Ok(Ok(())) => {}
@@ -260,7 +278,12 @@ pub(crate) mod tests {
     }
 
     fn decided(job: &Job, end: End) -> Option<Outcome> {
-        decide(&RetryPolicy::default(), job, end, NOW, &mut StdRng::seed_from_u64(7))
+        decided_after(0, job, end)
+    }
+
+    fn decided_after(n_chunks: u64, job: &Job, end: End) -> Option<Outcome> {
+        let called = Called { end, n_chunks };
+        decide(&RetryPolicy::default(), job, called, NOW, &mut StdRng::seed_from_u64(7))
     }
 
     fn failure(class: ErrorClass) -> End {
@@ -306,6 +329,20 @@ pub(crate) mod tests {
         assert_eq!(decided(&job, End::Interrupted), Some(Outcome::HandedBack));
         let deferred = Some(Outcome::Deferred { run_at: NOW, ticket: None });
         assert_eq!(decided(&job, End::HeldBack(NOW)), deferred);
+    }
+
+    #[test]
+    fn what_was_shown_in_part_is_not_repeated() {
+        let job = a_job(limits(60, None));
+        for class in [ErrorClass::Transient, ErrorClass::Timeout, ErrorClass::RateLimited] {
+            let outcome = decided_after(1, &job, failure(class));
+            let Some(Outcome::Failed { error, .. }) = outcome else { panic!("{outcome:?}") };
+            assert_eq!((error.class, error.message.as_str()), (class, "why"));
+        }
+        let outcome = decided_after(1, &job, End::Interrupted);
+        let Some(Outcome::Failed { error, .. }) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.class, ErrorClass::Lost);
+        assert_eq!(decided_after(1, &job, End::Revoked), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod credential;
 mod gate;
 mod runner;
 mod running;
+mod streaming;
 mod weighted;
 
 use std::{sync::Arc, time::Duration};

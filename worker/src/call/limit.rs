@@ -7,8 +7,8 @@ use inferq_common::{error::ErrorClass, job::Job};
 use inferq_vendors::VendorError;
 
 /// How long one attempt may take, and what sets it.
-pub(super) struct Limit {
-    pub(super) time: Duration,
+pub(crate) struct Limit {
+    pub(crate) time: Duration,
     by_total: bool,
 }
 
@@ -25,15 +25,24 @@ impl Limit {
         }
     }
 
-    pub(super) fn passed(&self, job: &Job) -> VendorError {
-        let vendor = job.vendor;
-        let message = match job.limits.total_timeout.filter(|_| self.by_total) {
-            Some(total) => {
-                format!("no answer from {vendor} within the total timeout of {}", seconds(total))
-            }
-            None => format!("no answer from {vendor} within {}", seconds(self.time)),
-        };
+    /// The error where the vendor has not answered.
+    pub(crate) fn passed(&self, job: &Job) -> VendorError {
+        let message = format!("no answer from {} within {}", job.vendor, self.what(job));
         VendorError::new(ErrorClass::Timeout, message)
+    }
+
+    /// The error where the vendor has begun a stream and not ended it.
+    pub(crate) fn cut(&self, job: &Job) -> VendorError {
+        let vendor = job.vendor;
+        let message = format!("the stream from {vendor} did not end within {}", self.what(job));
+        VendorError::new(ErrorClass::Timeout, message)
+    }
+
+    fn what(&self, job: &Job) -> String {
+        match job.limits.total_timeout.filter(|_| self.by_total) {
+            Some(total) => format!("the total timeout of {}", seconds(total)),
+            None => seconds(self.time),
+        }
     }
 }
 
