@@ -164,7 +164,7 @@ fn finished(operation: Operation, id: JobId, status: JobStatus, result: JobResul
 }
 
 /// Why a job did not succeed; `None`: it did.
-fn failure(status: JobStatus, error: Option<JobError>) -> Option<JobError> {
+pub(crate) fn failure(status: JobStatus, error: Option<JobError>) -> Option<JobError> {
     let (class, message) = match status {
         JobStatus::Succeeded => return None,
         JobStatus::Cancelled => (ErrorClass::Cancelled, "the job was cancelled"),
