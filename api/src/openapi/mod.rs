@@ -62,6 +62,7 @@ pub fn document() -> &'static OpenApi {
         crate::routes::launch::create::create,
         crate::routes::launch::task::get,
         crate::routes::launch::sync::run,
+        crate::routes::launch::stream::run,
         crate::routes::launch::list::list,
         crate::routes::launch::hosted::list_endpoints,
         crate::routes::launch::hosted::get_endpoint,

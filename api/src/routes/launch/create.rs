@@ -55,7 +55,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let (id, request) = request::read(&state, &uri, &headers, payload).await?;
     let endpoint = Endpoint::by_id(&state, &caller, &id).await?;
-    let order = request.order(&state, caller.account, endpoint).await?;
+    let order = request.order(&state, caller.account, endpoint, false).await?;
     accept(&state, order).await
 }
 

@@ -106,7 +106,7 @@ pub(crate) async fn create_task(
     let path = format!("/v1/hosted_inference/task_async/{name}");
     let request = Request::read(&state, &path, &headers, payload, Problems::default()).await?;
     let endpoint = Endpoint::by_name(&state, &caller, &name).await?;
-    let order = request.order(&state, caller.account, endpoint).await?;
+    let order = request.order(&state, caller.account, endpoint, false).await?;
     create::accept(&state, order).await
 }
 
@@ -185,7 +185,7 @@ pub(crate) async fn run_task(
     let path = format!("/v1/hosted_inference/task_sync/{name}");
     let request = Request::read(&state, &path, &headers, payload, Problems::default()).await?;
     let endpoint = Endpoint::by_name(&state, &caller, &name).await?;
-    let order = request.order(&state, caller.account, endpoint).await?;
+    let order = request.order(&state, caller.account, endpoint, false).await?;
     let (id, task) = sync::ended(&state, order).await?;
     Ok(sync::answer(id, Json(HostedTask::from(task)).into_response()))
 }

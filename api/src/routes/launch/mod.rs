@@ -8,6 +8,7 @@ mod endpoint;
 pub mod hosted;
 pub mod list;
 mod request;
+pub mod stream;
 pub mod sync;
 pub mod task;
 #[cfg(test)]
@@ -27,5 +28,6 @@ pub(crate) fn router() -> Router<AppState> {
         .route("/v1/async-tasks", post(create::create))
         .route("/v1/async-tasks/{task_id}", get(task::get))
         .route("/v1/sync-tasks", post(sync::run))
+        .route("/v1/streaming-tasks", post(stream::run))
         .merge(hosted::router())
 }

@@ -138,22 +138,27 @@ impl Request {
     /// Completes the request with the endpoint it is for.
     ///
     /// # Errors
-    /// 409 for a model that is not ready, 422 for arguments it could make nothing of or a credential
-    /// that cannot be used.
+    /// 409 for a model that is not ready; 422 for arguments it could make nothing of, for a stream of
+    /// what answers in one piece, or for a credential that cannot be used.
     pub(super) async fn order(
         self,
         state: &AppState,
         account: AccountId,
         endpoint: Endpoint,
+        stream: bool,
     ) -> Result<Order, ApiError> {
         let model = endpoint.registered.as_deref();
         if let Some(model) = model {
             rules::ready(model)?;
         }
         let route = model.and_then(Model::route);
-        if let Err(fault) = rules::args_fit(&endpoint.model, &self.args, route) {
+        let chosen = rules::args_fit(&endpoint.model, &self.args, route).map_err(|fault| {
             let loc = vec!["body".into(), "args".into()];
-            return Err(ApiError::Invalid(vec![fault.at(loc, Some(self.args.raw()))]));
+            ApiError::Invalid(vec![fault.at(loc, Some(self.args.raw()))])
+        })?;
+        if stream && let Err(fault) = rules::can_stream(&endpoint.model, chosen) {
+            let loc = vec!["query".into(), "model_endpoint_id".into()];
+            return Err(ApiError::Invalid(vec![fault.at(loc, None)]));
         }
         let loc = || vec!["query".into(), "model_endpoint_id".into()];
         let credential = credential::of_model(state, &account, model, loc).await?;
@@ -172,6 +177,7 @@ impl Request {
             route,
             credential,
             priority: Priority::Normal,
+            stream,
             callback_url: self
                 .callback_url
                 .or_else(|| model.and_then(|model| model.default_callback_url.clone())),

@@ -62,7 +62,7 @@ pub(crate) async fn run(
 ) -> Result<Response, ApiError> {
     let (id, request) = request::read(&state, &uri, &headers, payload).await?;
     let endpoint = Endpoint::by_id(&state, &caller, &id).await?;
-    let order = request.order(&state, caller.account, endpoint).await?;
+    let order = request.order(&state, caller.account, endpoint, false).await?;
     let (id, task) = ended(&state, order).await?;
     Ok(answer(id, Json(task).into_response()))
 }
@@ -73,20 +73,17 @@ pub(crate) async fn run(
 /// `StillRunning` when it has not come after the time a caller is held.
 pub(super) async fn ended(state: &AppState, order: Order) -> Result<(JobId, LaunchTask), ApiError> {
     let account = order.account.clone();
-    let (Placed { job, repeated }, waiter) = submit::submit_and_wait(state, order).await?;
+    let (Placed { job, repeated }, mut waiter) = submit::submit_and_wait(state, order).await?;
     let over = job.status.is_final();
     let wait = Wait {
-        account: &account,
+        account,
         job_id: job.id,
         // Of a repeated request the event goes to the first, and it may be over already.
         pace: if repeated { Pace::POLL } else { Pace::NET },
         limit: if over { Duration::ZERO } else { Duration::from_secs(state.config.max_wait_secs) },
     };
-    let Some((status, result)) = wait.for_end(state, waiter).await? else {
-        return Err(ApiError::StillRunning {
-            detail: "the job has not ended within the time a caller is held; it goes on",
-            job_id: job.id,
-        });
+    let Some((status, result)) = wait.for_end(state, &mut waiter).await? else {
+        return Err(ApiError::still_running(job.id));
     };
     Ok((job.id, task::of(status, result)))
 }

@@ -290,3 +290,62 @@ async fn older_clients_name_endpoints_and_wait_while_a_task_is_pending() {
     });
     assert_eq!(reply.ok(), expected);
 }
+
+#[tokio::test]
+async fn each_chunk_of_a_stream_is_a_task_and_nothing_marks_the_end() {
+    let api = TestApi::start().await;
+    let path = "/v1/streaming-tasks?model_endpoint_id=model_zoo%2Fecho";
+    let work = async {
+        let claim = api.claim().await;
+        assert!(claim.job.stream);
+        api.tell(&claim, 0, &[r#""a\nb""#, r#"{"n" : 1.50}"#]);
+        claim
+    };
+    let open = async || api.open(api.request(Method::POST, path, &[], r#"{"args":{}}"#)).await;
+    let (mut stream, claim) = tokio::join!(open(), work);
+    assert_eq!(stream.status, 200);
+    assert_eq!(stream.header("content-type"), "text/event-stream; charset=utf-8");
+    assert_eq!(
+        stream.next().await.unwrap(),
+        concat!(
+            r#"data: {"status":"SUCCESS","result":{"result":"a\nb"},"traceback":null,"status_code":200}"#,
+            "\n\n",
+            r#"data: {"status":"SUCCESS","result":{"result":"{\"n\" : 1.50}"},"traceback":null,"status_code":200}"#,
+            "\n\n",
+        )
+    );
+    let id = claim.job.id.to_string();
+    api.finish_stream(claim, 2, succeeded("[]")).await;
+    assert_eq!(stream.rest().await, "");
+    assert_eq!(task(&api, &id).await["status"], "SUCCESS");
+
+    let work = async {
+        let claim = api.claim().await;
+        api.tell(&claim, 0, &["1"]);
+        claim
+    };
+    let (mut stream, claim) = tokio::join!(open(), work);
+    stream.next().await.unwrap();
+    let id = claim.job.id;
+    api.finish_stream(claim, 1, failed(ErrorClass::Transient, "cut")).await;
+    let rest = stream.rest().await;
+    let last: Value = serde_json::from_str(rest.strip_prefix("data: ").unwrap()).unwrap();
+    let expected = json!({
+        "task_id": id, "status": "FAILURE", "status_code": 502, "result": null,
+        "traceback": "cut", "error": { "class": "transient", "message": "cut" },
+    });
+    assert_eq!(last, expected);
+
+    let run = api.run_next(failed(ErrorClass::RateLimited, "slow down"));
+    let (reply, _) = tokio::join!(api.post(path, &[], "{}"), run);
+    assert_eq!((reply.status.as_u16(), reply.header("x-should-retry")), (429, "false"));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_answers_in_one_piece_is_not_streamed() {
+    let api = TestApi::start().await;
+    let model = api.post("/v5/models", &[], &launch_model("m", "async")).await.ok();
+    let id = model["id"].as_str().unwrap();
+    let reply = api.post(&format!("/v1/streaming-tasks?model_endpoint_id={id}"), &[], "{}").await;
+    assert_eq!(reply.places(), ["value_error at query.model_endpoint_id"]);
+}
