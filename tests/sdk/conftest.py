@@ -31,7 +31,8 @@ FOREIGN = ("INFERQ__", "DATABASE_URL", "AMQP_URL", "OPENAI_", "ANTHROPIC_", "COH
 
 def pytest_generate_tests(metafunc):
     if "platform" in metafunc.fixturenames:
-        names = ["embedded", "distributed"] if DATABASE else ["embedded"]
+        both = DATABASE and not metafunc.definition.get_closest_marker("embedded")
+        names = ["embedded", "distributed"] if both else ["embedded"]
         metafunc.parametrize("platform", names, indirect=True, scope="session")
 
 

@@ -21,7 +21,7 @@ const SHOW_NULL: [&str; 7] = [
     "DeliveryAttempt",
     "LaunchTask",
     "HostedTask",
-    "LaunchModelEndpoint",
+    "ModelEndpoint",
 ];
 
 /// Gives members their titles and takes away what only Rust's types say.
