@@ -222,7 +222,7 @@ async fn what_fails_before_the_first_chunk_is_a_status(mode: Mode) {
     let mut body = streaming("refused", &json!({"parts": 3, "fail_times": 9, "status": 503}));
     body["inference_configuration"] = json!({"num_retries": 0});
     let response = platform.infer(&body).await;
-    assert_eq!(response.status(), 502);
+    assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["x-should-retry"], "false");
     let failure: Value = response.json().await.unwrap();
     assert!(failure["detail"].as_str().unwrap().contains("as asked"), "{failure}");

@@ -50,7 +50,7 @@ struct Behaviour {
 
 /// The text in part `n` of the streamed answer to the request of this name.
 pub fn part(name: &str, n: u32, bytes: usize) -> String {
-    format!("{name}-{n} {:x<bytes$}", "")
+    format!("{name}-{n} {}", "x".repeat(bytes))
 }
 
 /// One call, as the vendor saw it.

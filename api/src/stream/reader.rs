@@ -280,7 +280,7 @@ impl Reader {
 }
 
 /// `None` for an outage, which passes.
-fn passing<T>(read: Result<T, StoreError>) -> Result<Option<T>, ApiError> {
+pub(crate) fn passing<T>(read: Result<T, StoreError>) -> Result<Option<T>, ApiError> {
     match read.map_err(ApiError::from) {
         Ok(value) => Ok(Some(value)),
         Err(ApiError::Unavailable(detail)) => {
