@@ -196,7 +196,8 @@ class Caller:
         return items, None
 
     def _module(self):
-        return scale_gp if type(self.client).__module__.startswith("scale_gp.") else scale_gp_beta
+        v4 = isinstance(self.client, (scale_gp.SGPClient, scale_gp.AsyncSGPClient))
+        return scale_gp if v4 else scale_gp_beta
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pytest
 import scale_gp as sgp
 from scale_gp.types import GenericModelResponse
 
-from helpers import MODEL, chat, raised
+from helpers import KEY, MODEL, chat, raised
 
 ECHO = "model_zoo/echo"
 
@@ -22,8 +22,7 @@ def execute(caller, alias, **options):
 
 def test_a_model_server_is_made_and_found(v4, server, name):
     assert (server.account_id, server.name, server.alias) == ("default", "Echo", name)
-    assert server.api_model_deployment_id == ECHO if hasattr(
-        server, "api_model_deployment_id") else server.model_deployment_id == ECHO
+    assert server.model_deployment_id == ECHO
     assert v4(lambda client: client.alias.retrieve(name)) == server
     assert v4(lambda client: client.model_servers.retrieve(server.model_server_id)) == server
     deployment = v4(lambda client: client.model_servers.deployment.retrieve(server.model_server_id))
@@ -64,7 +63,7 @@ def test_execute_by_id_is_the_same(v4, server):
 
 
 def test_an_alias_needs_no_account(platform, server, name):
-    with sgp.SGPClient(api_key="a-key-for-the-tests-of-the-sdks", base_url=platform.url) as client:
+    with sgp.SGPClient(api_key=KEY, base_url=platform.url) as client:
         assert client.alias.execute(name, extra_body={"a": 1}).result == {"a": 1}
 
 
@@ -126,7 +125,7 @@ def test_a_switch_counts_on_every_process_at_once(v4, platform, server, name):
         v4(lambda client: client.model_servers.update_backend(
             server.model_server_id, new_model_deployment_id=model))
         for url in fronts:
-            with sgp.SGPClient(api_key="a-key-for-the-tests-of-the-sdks", base_url=url) as client:
+            with sgp.SGPClient(api_key=KEY, base_url=url) as client:
                 answer = client.alias.execute(name, extra_body=chat())
                 assert ("choices" in answer.result) == (model == MODEL)
 
