@@ -13,7 +13,7 @@ from helpers import KEY, ended
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 # For each operation; with the seed they are the same in every run.
-EXAMPLES = 40
+EXAMPLES = 30
 
 CHECKS = ",".join(["not_a_server_error", "status_code_conformance", "content_type_conformance",
                    "response_headers_conformance", "response_schema_conformance",
