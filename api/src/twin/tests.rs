@@ -102,7 +102,7 @@ async fn a_copy_with_its_first_ones_key_waits_instead_of_a_conflict() {
     let key = ("idempotency-key", "one");
     let first = accepted(&api, &[ASYNC, key], ECHO).await;
     assert_eq!(api.post(PATH, &[key], ECHO).await.status, 409);
-    let (reply, _) =
-        tokio::join!(api.post(PATH, &[key, AGAIN], ECHO), api.run_next(succeeded("[1]")));
+    let headers = [key, AGAIN];
+    let (reply, _) = tokio::join!(api.post(PATH, &headers, ECHO), api.run_next(succeeded("[1]")));
     assert_eq!((reply.status.as_u16(), reply.job_id()), (200, first));
 }
