@@ -19,7 +19,7 @@ use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vend
 use url::Url;
 
 use crate::{
-    Adapter, Call, Chunks, Reply,
+    Adapter, Call, Chunks, Progress, Reply,
     auth::Key,
     error::VendorError,
     framing::Framing,
@@ -77,17 +77,32 @@ pub fn adapter(
 #[async_trait]
 impl Adapter for LaunchAdapter {
     async fn call(&self, call: &Call) -> Result<Reply, VendorError> {
-        let Self(remote) = self;
-        let is_gateway = remote.dialect().face == Face::Gateway;
-        if is_gateway && remote.route(call)? == Route::AsyncTask {
-            asynchronous::run(remote, call).await
+        if self.is_task(call)? {
+            asynchronous::run(&self.0, call).await
         } else {
-            remote.call(call).await
+            self.0.call(call).await
+        }
+    }
+
+    async fn advance(&self, call: &Call, ticket: Option<&str>) -> Result<Progress, VendorError> {
+        if self.is_task(call)? {
+            asynchronous::advance(&self.0, call, ticket).await
+        } else {
+            self.0.call(call).await.map(Progress::Done)
         }
     }
 
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {
         self.0.stream(call).await
+    }
+}
+
+impl LaunchAdapter {
+    /// Whether the call starts an asynchronous task.
+    fn is_task(&self, call: &Call) -> Result<bool, VendorError> {
+        let Self(remote) = self;
+        let is_gateway = remote.dialect().face == Face::Gateway;
+        Ok(is_gateway && remote.route(call)? == Route::AsyncTask)
     }
 }
 

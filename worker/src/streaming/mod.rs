@@ -14,7 +14,7 @@ use futures::{
     future::{self, Either},
 };
 use inferq_common::{error::ErrorClass, job::Json, store::Claim, telemetry::metric};
-use inferq_vendors::{Adapter, Call, Candidate, Chunk, Reply, VendorError};
+use inferq_vendors::{Adapter, Call, Chunk, Reply, VendorError};
 use metrics::{Counter, counter, histogram};
 use tokio::{
     join,
@@ -28,8 +28,7 @@ use self::{
     record::{MAX_UNSTORED_BYTES, record},
 };
 use crate::{
-    call::{Called, End, Limit, guarded, settle, until_stopped},
-    gate::Permit,
+    call::{Called, End, Limit, Turn, guarded, until_stopped},
     runner::Runner,
     running::Held,
 };
@@ -54,10 +53,9 @@ pub(crate) async fn run(
     runner: &Runner,
     claim: &Claim,
     held: &Held,
-    candidate: &Candidate,
+    turn: Turn<'_>,
     call: &Call,
     limit: &Limit,
-    permit: Permit,
 ) -> Called {
     let stream = Stream {
         unstored: Pending::new(MAX_UNSTORED_BYTES),
@@ -66,7 +64,7 @@ pub(crate) async fn run(
     };
     let reading = async {
         let mut received = Received::new(claim);
-        let answer = guarded(read(&*candidate.adapter, call, &stream, &mut received));
+        let answer = guarded(read(&*turn.candidate.adapter, call, &stream, &mut received));
         let answer = stream.unstorable.run_until_cancelled(timeout(limit.time, answer));
         let end = match until_stopped(runner, held, answer).await {
             Ok(Some(Ok(Ok(reply)))) => End::Answered(reply),
@@ -76,7 +74,7 @@ pub(crate) async fn run(
             Ok(None) => End::Failed(unstorable()),
             Err(stopped) => stopped,
         };
-        settle(permit, &end, runner.worker.clock.now());
+        turn.ended(&end, runner.worker.clock.now());
         stream.close();
         Called { end, n_chunks: received.n_chunks }
     };

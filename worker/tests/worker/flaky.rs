@@ -39,6 +39,8 @@ pub(crate) struct FlakyStore {
     refused: AtomicUsize,
     /// The next call of this name is done, and its answer lost.
     mute: Mutex<Option<&'static str>>,
+    /// Calls of this name are never answered.
+    stuck: Mutex<Option<&'static str>>,
     /// Whether paused time stands still during a call.
     still: bool,
 }
@@ -65,6 +67,7 @@ impl FlakyStore {
             down: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
             mute: Mutex::new(None),
+            stuck: Mutex::new(None),
         }
     }
 
@@ -79,6 +82,17 @@ impl FlakyStore {
     /// The next call of `method` will be done and answered with an error.
     pub(crate) fn lose_answer_of(&self, method: &'static str) {
         *self.mute.lock().unwrap() = Some(method);
+    }
+
+    /// The calls of `method` will never be answered.
+    pub(crate) fn get_stuck_at(&self, method: &'static str) {
+        *self.stuck.lock().unwrap() = Some(method);
+    }
+
+    async fn check_stuck(&self, method: &'static str) {
+        if *self.stuck.lock().unwrap() == Some(method) {
+            std::future::pending().await
+        }
     }
 
     fn check_answer(&self, method: &'static str) -> Result<(), StoreError> {
@@ -103,6 +117,7 @@ macro_rules! forward {
         impl $trait for FlakyStore {
             $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
                 self.check()?;
+                self.check_stuck(stringify!($name)).await;
                 let still = self.still.then(Still::begin);
                 let answer = self.inner.$name($($arg),*).await?;
                 drop(still);

@@ -13,7 +13,10 @@ use inferq_common::{
 use inferq_vendors::scripted::Scripted;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::platform::{Events, Platform, SOON, eventually};
+use crate::{
+    broker::StuckBroker,
+    platform::{Events, Platform, SOON, eventually},
+};
 
 struct Streams {
     platform: Platform,
@@ -313,4 +316,21 @@ async fn a_worker_that_dies_in_a_stream_costs_the_job_and_one_before_it_does_not
     assert_eq!(job.attempt, 2);
     assert_eq!(streams.stored(not_begun, 2).await, [Scripted::RESPONSE]);
     other.stop().await;
+}
+
+#[tokio::test]
+async fn a_stuck_broker_holds_up_no_stream() {
+    let mut streams = Streams::still().await;
+    let stuck = Arc::new(StuckBroker::over(Arc::clone(&streams.platform.broker)));
+    streams.platform.broker = Arc::clone(&stuck) as Arc<_>;
+    let worker = streams.platform.worker().await;
+    let began = Instant::now();
+    let id = streams.submit("stream_100_every_10", |_| {}).await;
+    let (job, _) = streams.ends(id).await;
+    let took = began.elapsed();
+    assert_eq!(job.status, JobStatus::Succeeded);
+    assert!(took < Duration::from_millis(1600), "it lasts a second: {took:?}");
+    assert_eq!(streams.stored(id, 1).await, expected(100));
+    assert!(stuck.n_events() > 0);
+    worker.stop().await;
 }
