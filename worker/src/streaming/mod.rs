@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     live::Live,
     pending::Pending,
-    record::{MAX_UNSTORED_BYTES, record},
+    record::{MAX_UNSTORED_BYTES, Recorded, record},
 };
 use crate::{
     call::{Called, End, Limit, Turn, guarded, until_stopped},
@@ -80,11 +80,12 @@ pub(crate) async fn run(
     };
     let lasting = async {
         let recording = held.revoked.run_until_cancelled(record(runner, claim, held, &stream));
-        let (mut called, _) = join!(reading, recording);
-        if stream.unstorable.is_cancelled() {
-            called.end = End::Failed(unstorable());
+        match join!(reading, recording) {
+            (_, Some(Recorded::Refused { n_stored })) => {
+                Called { end: End::Failed(unstorable()), n_chunks: n_stored }
+            }
+            (called, _) => called,
         }
-        called
     };
     let live = async {
         if let Some(live) = &stream.live {
@@ -105,8 +106,7 @@ pub(crate) async fn run(
 impl Stream<'_> {
     /// Passes the next chunk on.
     ///
-    /// **Cancel safe:** dropped while it waits for the store, the chunk may have been shown and is
-    /// not stored.
+    /// **Cancel safe:** dropped while it waits for the store, the chunk is stored all the same.
     async fn give(&self, chunk: &Json) {
         if let Some(live) = &self.live {
             live.give(chunk);

@@ -37,24 +37,18 @@ pub(super) struct Taken {
 }
 
 impl Pending {
-    /// Holds about `max_bytes`, and a single chunk of any size.
+    /// Holds about `max_bytes`.
     pub(super) fn new(max_bytes: usize) -> Self {
         Self { state: Mutex::default(), max_bytes, filled: Notify::new(), emptied: Notify::new() }
     }
 
-    /// Gives the next chunk; waits while too much is here.
+    /// Gives the next chunk, then waits while too much is here.
     ///
-    /// **Cancel safe:** a chunk whose giving was dropped is not here.
+    /// **Cancel safe:** the chunk is here from the first poll on.
     pub(super) async fn give(&self, chunk: &Json) {
-        loop {
-            {
-                let mut state = self.state();
-                if state.chunks.is_empty() || state.bytes + chunk.as_str().len() <= self.max_bytes {
-                    state.add(chunk);
-                    self.filled.notify_one();
-                    return;
-                }
-            }
+        self.state().add(chunk);
+        self.filled.notify_one();
+        while self.state().bytes > self.max_bytes {
             self.emptied.notified().await;
         }
     }
@@ -200,14 +194,16 @@ mod tests {
         let last = chunk(2);
         let mut more = pin!(pending.give(&last));
         assert!(poll_immediate(&mut more).await.is_none());
-        assert_eq!(pending.take().await, taken(0, 2));
+        assert!(poll_immediate(&mut more).await.is_none());
+        assert_eq!(pending.take().await, taken(0, 3));
         more.await;
-        assert_eq!(pending.take().await, taken(2, 3));
 
+        let last = chunk(3);
+        assert!(pending.give(&last).now_or_never().is_some());
         let large = Json::parse(format!("\"{}\"", "x".repeat(100))).unwrap();
-        pending.give(&large).await;
-        let after = Some(Taken { first: 3, chunks: vec![large] });
-        assert_eq!(pending.take().await, after, "one of any size");
+        assert!(pending.give(&large).now_or_never().is_none(), "the giver goes away");
+        let Taken { first, chunks } = pending.take().await.unwrap();
+        assert_eq!((first, chunks), (3, vec![last, large]), "nothing is lost");
     }
 
     #[tokio::test]

@@ -72,7 +72,7 @@ async fn a_hard_stop_ends_even_while_the_store_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_still_looks_for_its_credential_can_be_stopped() {
     let platform = Platform::start().await;
-    platform.store.get_stuck_at("find_default_credential");
+    platform.store.get_stuck_at(Some("find_default_credential"));
     let worker = platform.worker().await;
     let (cancelled, handed_back) =
         (platform.submit("echo", |_| {}).await, platform.submit("echo", |_| {}).await);
