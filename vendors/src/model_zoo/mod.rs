@@ -6,13 +6,12 @@ mod echo;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use inferq_common::{
-    clock::Clock, config::VendorConfig, error::ErrorClass, job::Json, usage::Usage,
-};
+use inferq_common::{clock::Clock, config::VendorConfig, error::ErrorClass, usage::Usage};
 
 use self::echo::Echo;
 use crate::{
     Adapter, Assemble, Call, Chunks, Collected, Reply,
+    assemble::Known,
     error::{VendorError, shorten},
     openai,
     remote::http::Clients,
@@ -104,21 +103,11 @@ impl Adapter for ModelZoo {
 
     fn assemble(&self, call: &Call) -> Box<dyn Assemble> {
         match &self.server {
-            _ if call.model == "echo" => Box::new(Whole(call.args.clone())),
+            // Its parts together are its `args`.
+            _ if call.model == "echo" => Box::new(Known(call.args.clone())),
             Some(server) => server.assemble(call),
             None => Box::new(Collected::default()),
         }
-    }
-}
-
-/// An answer that is known from the beginning.
-struct Whole(Json);
-
-impl Assemble for Whole {
-    fn push(&mut self, _: &Json) {}
-
-    fn finish(self: Box<Self>) -> Json {
-        self.0
     }
 }
 
@@ -130,6 +119,7 @@ mod tests {
     use inferq_common::{
         clock::{Clock as _, SystemClock},
         id::JobId,
+        job::Json,
     };
     use tokio::time::Instant;
 

@@ -139,8 +139,8 @@ mod tests {
         Json::parse(format!("{n:0>10}").replacen('0', "1", 1)).unwrap()
     }
 
-    fn taken(first: usize, end: usize) -> Option<Taken> {
-        Some(Taken { first: first as u64, chunks: (first..end).map(chunk).collect() })
+    fn taken(first: usize, end: usize) -> Taken {
+        Taken { first: first as u64, chunks: (first..end).map(chunk).collect() }
     }
 
     #[tokio::test]
@@ -150,10 +150,10 @@ mod tests {
         assert!(poll_immediate(&mut take).await.is_none());
         pending.give(&chunk(0)).await;
         pending.give(&chunk(1)).await;
-        assert_eq!(take.await, taken(0, 2));
+        assert_eq!(take.await, Some(taken(0, 2)));
         pending.give(&chunk(2)).await;
         pending.close();
-        assert_eq!(pending.take().await, taken(2, 3));
+        assert_eq!(pending.take().await, Some(taken(2, 3)));
         assert_eq!(pending.take().await, None);
     }
 
@@ -163,7 +163,7 @@ mod tests {
         let start = Instant::now();
         let due_at = start + Duration::from_millis(100);
         pending.give(&chunk(0)).await;
-        assert_eq!(pending.take_ripe(due_at, 25).await, taken(0, 1));
+        assert_eq!(pending.take_ripe(due_at, 25).await, Some(taken(0, 1)));
         assert_eq!(start.elapsed(), Duration::from_millis(100));
 
         let due_at = due_at + Duration::from_millis(100);
@@ -173,17 +173,17 @@ mod tests {
             assert!(poll_immediate(&mut take).await.is_none());
         }
         pending.give(&chunk(3)).await;
-        assert_eq!(take.now_or_never().unwrap(), taken(1, 4), "30 bytes are enough");
+        assert_eq!(take.now_or_never().unwrap(), Some(taken(1, 4)), "30 bytes are enough");
 
         pending.give(&chunk(4)).await;
         pending.close();
-        assert_eq!(pending.take_ripe(due_at, 25).now_or_never().unwrap(), taken(4, 5));
+        assert_eq!(pending.take_ripe(due_at, 25).now_or_never().unwrap(), Some(taken(4, 5)));
 
         let pending = Pending::new(1000);
         let mut take = pin!(pending.take_ripe(start, 25));
         assert!(poll_immediate(&mut take).await.is_none(), "there is nothing");
         pending.give(&chunk(0)).await;
-        assert_eq!(take.now_or_never().unwrap(), taken(0, 1), "it is long due");
+        assert_eq!(take.now_or_never().unwrap(), Some(taken(0, 1)), "it is long due");
     }
 
     #[tokio::test]
@@ -195,7 +195,7 @@ mod tests {
         let mut more = pin!(pending.give(&last));
         assert!(poll_immediate(&mut more).await.is_none());
         assert!(poll_immediate(&mut more).await.is_none());
-        assert_eq!(pending.take().await, taken(0, 3));
+        assert_eq!(pending.take().await, Some(taken(0, 3)));
         more.await;
 
         let last = chunk(3);
@@ -211,11 +211,11 @@ mod tests {
         let pending = Pending::new(20);
         let lost: Vec<usize> = (0..5).map(|n| pending.give_or_drop(&chunk(n))).collect();
         assert_eq!(lost, [0, 0, 2, 0, 2]);
-        assert_eq!(pending.take().await, taken(4, 5));
+        assert_eq!(pending.take().await, Some(taken(4, 5)));
 
         let large = Json::parse(format!("\"{}\"", "x".repeat(100))).unwrap();
         assert_eq!(pending.give_or_drop(&large), 1);
         assert_eq!(pending.give_or_drop(&chunk(6)), 0);
-        assert_eq!(pending.take().await, taken(6, 7));
+        assert_eq!(pending.take().await, Some(taken(6, 7)));
     }
 }
