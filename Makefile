@@ -27,6 +27,7 @@ check: tools ## formatting, lints, docs, licences, unused dependencies
 
 bench: ## measure inferq against the floor, interleaved, and print a table with ratios
 	scripts/bench
+	scripts/bench streams
 	$(MAKE) bench-adapters
 
 bench-adapters: ## measure what each vendor's adapter costs, and print a table with ratios to openai's

@@ -16,7 +16,7 @@
 //!
 //! All of them carry `x-should-retry: false`: the platform has made the retries that were asked for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json as JsonBody,
@@ -27,16 +27,22 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use inferq_common::{
     error::{ErrorClass, JobError},
     id::JobId,
-    job::{Job, JobResult, JobStatus, Operation},
+    job::{Job, JobResult, JobStatus, Json, Operation},
     view::JobView,
 };
 use serde_json::json;
 
 use crate::{
+    cancel::OnLeave,
     error::{ApiError, JOB_ID, SHOULD_RETRY, job_header, job_location},
     extract::Prefer,
+    held,
     state::AppState,
+    stream::{self, shape::Failure},
     submit::{self, Order, Placed},
+    terms::Terms,
+    twin,
+    waiters::Waiter,
     waiting::{Pace, Wait, find},
 };
 
@@ -63,30 +69,35 @@ impl Mode {
         }
     }
 
-    fn limit(self, max: Duration) -> Option<Duration> {
+    /// After how long the answer becomes a 202.
+    fn wait(self) -> Option<Duration> {
         match self {
-            Self::Synchronous => Some(max),
-            Self::WaitThenAccept(wait) => Some(wait.min(max)),
-            Self::Accept => None,
+            Self::Synchronous => None,
+            Self::WaitThenAccept(wait) => Some(wait),
+            Self::Accept => Some(Duration::ZERO),
         }
     }
 }
 
-/// Makes the job and answers as the caller prefers. `callback` says whether the request itself named
-/// a callback URL: then nobody waits unless `Prefer` says so.
+/// Makes the job and answers as the caller wants it. A copy of a request whose job still runs joins
+/// that job.
 pub(crate) async fn place(
     state: &AppState,
     order: Order,
-    prefer: Prefer,
-    callback: bool,
+    terms: Terms,
 ) -> Result<Response, ApiError> {
-    let mode = Mode::of(prefer, callback);
-    let Some(limit) = mode.limit(Duration::from_secs(state.config.max_wait_secs)) else {
-        return accept(state, order, prefer).await;
-    };
-    let account = order.account.clone();
+    let mode = Mode::of(terms.prefer, terms.callback);
+    if let Some(job) = twin::find(state, &order, terms).await? {
+        return join(state, job, mode, terms).await;
+    }
+    if mode == Mode::Accept {
+        return accept(state, order, terms.prefer).await;
+    }
+    if order.stream {
+        return stream::answer::place(state, order, terms, mode.wait()).await;
+    }
     let (Placed { job, repeated }, waiter) = submit::submit_and_wait(state, order).await?;
-    if repeated && mode == Mode::Synchronous && !job.status.is_final() {
+    if repeated && mode == Mode::Synchronous && !job.status.is_final() && !terms.sent_again {
         return Err(ApiError::JobConflict {
             detail: "the first request with this idempotency key is still in progress".into(),
             job_id: job.id,
@@ -95,24 +106,60 @@ pub(crate) async fn place(
     }
     // Of a repeated request the event goes to the first, and it may be over already.
     let pace = if repeated { Pace::POLL } else { Pace::NET };
-    let limit = if job.status.is_final() { Duration::ZERO } else { limit };
-    let (operation, job_id) = (job.operation, job.id);
-    let wait = Wait { account: &account, job_id, pace, limit };
-    match wait.for_end(state, waiter).await? {
+    wait(state, job, (waiter, pace), mode, terms).await
+}
+
+/// Answers with a job that is there already.
+async fn join(state: &AppState, job: Job, mode: Mode, terms: Terms) -> Result<Response, ApiError> {
+    if mode == Mode::Accept {
+        let (job, result) = find(state, &job.account, job.id).await?;
+        return Ok(accepted(job, result, terms.prefer));
+    }
+    if job.stream {
+        return stream::answer::join(state, job, terms, mode.wait()).await;
+    }
+    let waiter = state.waiters.register(job.id);
+    wait(state, job, (waiter, Pace::POLL), mode, terms).await
+}
+
+/// Answers when the job has ended, or when the caller must not be held any longer in silence.
+async fn wait(
+    state: &AppState,
+    job: Job,
+    (mut waiter, pace): (Waiter, Pace),
+    mode: Mode,
+    terms: Terms,
+) -> Result<Response, ApiError> {
+    let mut leave = OnLeave::new(terms.cancel_on_disconnect, state, job.id, &job.account);
+    let max = Duration::from_secs(state.config.max_wait_secs);
+    let limit = mode.wait().unwrap_or(max).min(max);
+    let rhythm = terms.rhythm().filter(|rhythm| rhythm.begin < limit);
+    let silence = rhythm.map_or(limit, |rhythm| rhythm.begin);
+    let first = if job.status.is_final() { Duration::ZERO } else { silence };
+    let mut wait = Wait { account: job.account, job_id: job.id, pace, limit: first };
+    let mut ended = wait.clone().for_end(state, &mut waiter).await;
+    if let (Ok(None), Some(rhythm), Mode::Synchronous) = (&ended, rhythm, mode) {
+        wait.limit = limit.saturating_sub(silence);
+        if let Ok(permit) = Arc::clone(&state.requests).try_acquire_owned() {
+            let waiting = (wait, waiter);
+            return Ok(held::hold(state, job.operation, waiting, rhythm.every, leave, permit));
+        }
+        // A caller in silence may yet have its answer in time, or comes again and joins the job.
+        ended = wait.clone().for_end(state, &mut waiter).await;
+    }
+    leave.disarm();
+    match ended? {
         Some((status, result)) => {
-            let mut response = finished(operation, job_id, status, result);
-            if let Some(applied) = prefer.applied() {
+            let mut response = finished(job.operation, job.id, status, result);
+            if let Some(applied) = terms.prefer.applied() {
                 response.headers_mut().insert(PREFERENCE_APPLIED, applied);
             }
             Ok(response)
         }
-        None if mode == Mode::Synchronous => Err(ApiError::StillRunning {
-            detail: "the job has not ended within the time a caller is held; it goes on",
-            job_id,
-        }),
+        None if mode == Mode::Synchronous => Err(ApiError::still_running(job.id)),
         None => {
-            let (job, result) = find(state, &account, job_id).await?;
-            Ok(accepted(job, result, prefer))
+            let (job, result) = find(state, &wait.account, job.id).await?;
+            Ok(accepted(job, result, terms.prefer))
         }
     }
 }
@@ -133,7 +180,7 @@ pub(crate) async fn accept(
 }
 
 /// 202 with the job as it is.
-fn accepted(job: Job, result: Option<JobResult>, prefer: Prefer) -> Response {
+pub(crate) fn accepted(job: Job, result: Option<JobResult>, prefer: Prefer) -> Response {
     let id = job.id;
     let mut response = (StatusCode::ACCEPTED, JsonBody(JobView::new(job, result))).into_response();
     let headers = response.headers_mut();
@@ -148,23 +195,20 @@ fn accepted(job: Job, result: Option<JobResult>, prefer: Prefer) -> Response {
 
 /// The synchronous answer to an ended job, in the shape of the operation that made it.
 fn finished(operation: Operation, id: JobId, status: JobStatus, result: JobResult) -> Response {
-    let failure = failure(status, result.error);
-    let mut response = match (operation, failure) {
-        (Operation::Inference, None) => {
-            inferred(result.response.as_ref().map_or("null", |r| r.as_str()))
+    let mut response = match (operation, failure(status, result.error)) {
+        (operation, None) => raw_json(success(operation, id, result.response.as_ref())),
+        (Operation::Inference, Some(error)) => return failed(id, &Failure::of_job(error)),
+        (Operation::Execute, Some(error)) => {
+            // A failure inside a 200, as v4 has it.
+            JsonBody(Failure::of_job(error).document_v4(id)).into_response()
         }
-        (Operation::Inference, Some(error)) => failed(id, &error),
-        (Operation::Execute, None) => {
-            executed(id, result.response.as_ref().map_or("null", |r| r.as_str()))
-        }
-        (Operation::Execute, Some(error)) => execution_failed(id, &error),
     };
     response.headers_mut().insert(JOB_ID, job_header(id));
     response
 }
 
 /// Why a job did not succeed; `None`: it did.
-fn failure(status: JobStatus, error: Option<JobError>) -> Option<JobError> {
+pub(crate) fn failure(status: JobStatus, error: Option<JobError>) -> Option<JobError> {
     let (class, message) = match status {
         JobStatus::Succeeded => return None,
         JobStatus::Cancelled => (ErrorClass::Cancelled, "the job was cancelled"),
@@ -207,40 +251,35 @@ fn raw_json(text: String) -> Response {
     response
 }
 
-/// The seed's `GenericInferenceResponse`.
-fn inferred(response: &str) -> Response {
-    const HEAD: &str = r#"{"object":"generic_inference","response":"#;
-    let mut text = String::with_capacity(HEAD.len() + response.len() + 1);
-    text.push_str(HEAD);
-    text.push_str(response);
-    text.push('}');
-    raw_json(text)
+/// The document of a job that succeeded: the seed's `GenericInferenceResponse`, or its
+/// `GenericModelResponse` with the job's id beside its members. The response is copied once.
+pub(crate) fn success(operation: Operation, id: JobId, response: Option<&Json>) -> String {
+    let response = response.map_or("null", Json::as_str);
+    match operation {
+        Operation::Inference => {
+            const HEAD: &str = r#"{"object":"generic_inference","response":"#;
+            let mut text = String::with_capacity(HEAD.len() + response.len() + 1);
+            text.push_str(HEAD);
+            text.push_str(response);
+            text.push('}');
+            text
+        }
+        Operation::Execute => {
+            const HEAD: &str =
+                r#"{"status":"SUCCESS","status_code":200,"error_message":null,"result":"#;
+            format!(r#"{HEAD}{response},"job_id":"{id}"}}"#)
+        }
+    }
 }
 
-fn failed(id: JobId, error: &JobError) -> Response {
-    let body = json!({ "detail": error.message, "error": error, "job_id": id });
-    let mut response = (status_of(error.class), JsonBody(body)).into_response();
-    response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+/// The answer to a job that did not succeed, with a status of its own.
+pub(crate) fn failed(id: JobId, failure: &Failure) -> Response {
+    let body = json!({ "detail": failure.message, "error": failure.error, "job_id": id });
+    let mut response = (failure.status, JsonBody(body)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    headers.insert(JOB_ID, job_header(id));
     response
-}
-
-/// The seed's `GenericModelResponse`, with the job's id beside its members.
-fn executed(id: JobId, result: &str) -> Response {
-    const HEAD: &str = r#"{"status":"SUCCESS","status_code":200,"error_message":null,"result":"#;
-    raw_json(format!(r#"{HEAD}{result},"job_id":"{id}"}}"#))
-}
-
-/// A failure inside a 200, as v4 has it.
-fn execution_failed(id: JobId, error: &JobError) -> Response {
-    let body = json!({
-        "status": "FAILURE",
-        "status_code": status_of(error.class).as_u16(),
-        "error_message": error.message,
-        "result": null,
-        "error": error,
-        "job_id": id,
-    });
-    JsonBody(body).into_response()
 }
 
 #[cfg(test)]

@@ -123,6 +123,23 @@ impl ApiError {
         Self::NotFound(Cow::Borrowed("Not Found"))
     }
 
+    /// 504: nobody is held for longer than this.
+    pub(crate) const fn still_running(job_id: JobId) -> Self {
+        let detail = "the job has not ended within the time a caller is held; it goes on";
+        Self::StillRunning { detail, job_id }
+    }
+
+    /// The status and a text, for those whose answer has begun and can have neither of its own.
+    pub(crate) fn summary(&self) -> (StatusCode, String) {
+        if let Self::Internal(cause) = self {
+            error!(error = %Chain(cause.as_ref()), "answer could not be finished");
+        }
+        match self.parts() {
+            (status, Detail::Text(text)) => (status, text.into_owned()),
+            (status, Detail::List(_)) => (status, "the request is invalid".to_owned()),
+        }
+    }
+
     /// The status and the `detail` of each variant.
     fn parts(&self) -> (StatusCode, Detail<'_>) {
         match self {

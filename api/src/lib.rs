@@ -5,10 +5,12 @@
 
 pub mod answer;
 pub mod auth;
+mod cancel;
 pub mod catalogue;
 mod credential;
 pub mod error;
 pub mod extract;
+mod held;
 mod middleware;
 pub mod openapi;
 pub mod paging;
@@ -17,9 +19,12 @@ mod rules;
 pub mod schema;
 mod server;
 pub mod state;
+mod stream;
 pub mod submit;
+pub mod terms;
 #[cfg(test)]
 mod testing;
+mod twin;
 pub mod waiters;
 mod waiting;
 
@@ -49,8 +54,8 @@ pub struct Api {
     pub publisher: Publisher,
     pub path: JobPath,
     pub instance: CurrentInstance,
-    /// Callers that wait in this process; its inbox hands each `Event::Finished` to
-    /// [`Waiters::finished`].
+    /// Callers that wait in this process; its inbox hands each event of a job to
+    /// [`Waiters::take`].
     pub waiters: Waiters,
     pub config: ApiConfig,
     pub guard: Guard,

@@ -8,7 +8,7 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use inferq_common::telemetry::metric;
 use tokio::time::Instant;
 use tower_http::{
@@ -29,6 +29,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Smaller responses are not worth the work: they fit one packet as they are.
 const COMPRESS_ABOVE_BYTES: u16 = 1400;
 
+/// Marks a response that comes in parts, each of which must leave at once: it is not compressed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Live;
+
 /// For the routes of clients: bounds how many requests are served at once. Health and metrics answer
 /// also under full load.
 pub(crate) fn for_clients(state: &AppState, router: Router<AppState>) -> Router<AppState> {
@@ -37,8 +41,12 @@ pub(crate) fn for_clients(state: &AppState, router: Router<AppState>) -> Router<
 
 /// For all routes, outermost last.
 pub(crate) fn for_all(state: &AppState, router: Router<AppState>) -> Router<AppState> {
-    let worth_it =
-        SizeAbove::new(COMPRESS_ABOVE_BYTES).and(NotForContentType::const_new("text/event-stream"));
+    let is_whole = |_: StatusCode, _: Version, _: &HeaderMap, marks: &Extensions| {
+        marks.get::<Live>().is_none()
+    };
+    let worth_it = SizeAbove::new(COMPRESS_ABOVE_BYTES)
+        .and(NotForContentType::const_new("text/event-stream"))
+        .and(is_whole);
     router
         .layer(CatchPanicLayer::custom(panicked))
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it))

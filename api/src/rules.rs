@@ -8,7 +8,7 @@ use inferq_common::{
     job::{Json, Limits, Route},
     members::each_member,
     model::{Model, ModelStatus},
-    route::{choose, of_vendor},
+    route::{can_be_streamed, choose, of_vendor},
     vendor::{ModelName, Vendor},
 };
 use serde_json::{json, value::RawValue};
@@ -33,8 +33,6 @@ const MAX_DEPTH: usize = 128;
 
 /// Bodies above this size take longer to check than a task may hold its thread.
 const LARGE_BODY_BYTES: usize = 256 * 1024;
-
-const NO_STREAMING: &str = "streaming is not available in this release";
 
 /// Runs `check` here if it is quick, else where it disturbs nobody.
 pub(crate) async fn off_thread_if_large<T: Send + 'static>(
@@ -63,9 +61,8 @@ pub(crate) fn no_args() -> Json {
     Json::parse("{}").expect("an empty object is JSON")
 }
 
-/// # Errors
-/// If the arguments ask the model for a stream.
-pub(crate) fn no_stream_in(args: &Json) -> Result<(), Fault> {
+/// Whether the arguments themselves ask the model for a stream.
+pub(crate) fn args_stream(args: &Json) -> bool {
     let mut streams = false;
     // It is an object: that has been checked.
     let _ = each_member(args.as_str(), |member| {
@@ -73,20 +70,34 @@ pub(crate) fn no_stream_in(args: &Json) -> Result<(), Fault> {
             streams = member.value == "true";
         }
     });
-    if streams { Err(Fault::value(NO_STREAMING)) } else { Ok(()) }
+    streams
 }
 
-/// Whether the vendor could make anything of the arguments.
-pub(crate) fn args_fit(model: &ModelName, args: &Json, route: Option<Route>) -> Result<(), Fault> {
+/// The endpoint that the arguments go to, unless the platform itself runs the model.
+///
+/// # Errors
+/// If the vendor could make nothing of the arguments.
+pub(crate) fn args_fit(
+    model: &ModelName,
+    args: &Json,
+    route: Option<Route>,
+) -> Result<Option<Route>, Fault> {
     if model.is_built_in() {
-        return Ok(());
+        return Ok(None);
     }
-    choose(model.vendor, &model.name, args.as_str(), route).map(drop).map_err(Fault::value)
+    choose(model.vendor, &model.name, args.as_str(), route).map(Some).map_err(Fault::value)
 }
 
-/// False, or a word for it.
-pub(crate) fn no_stream(raw: &RawValue) -> Result<(), Fault> {
-    if read::boolean(raw)? { Err(Fault::value(NO_STREAMING)) } else { Ok(()) }
+/// # Errors
+/// If the endpoint answers in one piece only.
+pub(crate) fn can_stream(model: &ModelName, route: Option<Route>) -> Result<(), Fault> {
+    match route {
+        Some(route) if !can_be_streamed(model.vendor, route) => Err(Fault::value(format!(
+            "'{route}' of {} cannot be streamed; leave stream out",
+            model.vendor
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// 1 s to 24 h.

@@ -16,6 +16,7 @@ use crate::{
     error::{ApiError, Problem},
     extract::{Fault, Problems, Share},
     state::AppState,
+    stream::feed::{BUFFER_BYTES, Feed},
     waiters::Waiter,
 };
 
@@ -34,6 +35,8 @@ pub struct Order {
     /// What the registered model names.
     pub credential: Option<CredentialName>,
     pub priority: Priority,
+    /// Whether the answer is to come in chunks.
+    pub stream: bool,
     pub callback_url: Option<String>,
     pub metadata: Option<Json>,
     /// In the future, or `None`.
@@ -83,6 +86,20 @@ pub async fn submit_and_wait(
     Ok((placed, waiter))
 }
 
+/// As [`submit`]; the chunks of the job and its end are told to the feed.
+pub(crate) async fn submit_and_listen(
+    state: &AppState,
+    mut order: Order,
+) -> Result<(Placed, Feed), ApiError> {
+    let (trace, share) = (order.trace.take(), order.share.take());
+    let new = new_job(state, order);
+    let feed = state.waiters.listen(new.job.id, BUFFER_BYTES);
+    let placed = place(state, new, trace, share, false).await?;
+    let feed =
+        if placed.repeated { state.waiters.listen(placed.job.id, BUFFER_BYTES) } else { feed };
+    Ok((placed, feed))
+}
+
 fn new_job(state: &AppState, order: Order) -> NewJob {
     let now = state.clock.now();
     let job = Job {
@@ -101,7 +118,7 @@ fn new_job(state: &AppState, order: Order) -> NewJob {
         limits: order.limits,
         route: order.route,
         credential: order.credential,
-        stream: false,
+        stream: order.stream,
         deferred: false,
         ticket: None,
         callback_url: order.callback_url,

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::{Body, BodyDataStream},
+};
+use futures::StreamExt as _;
 use http::{HeaderMap, Method, Request, StatusCode};
 use inferq_common::{
     account::{ApiKey, KeyHash, generate_key},
@@ -20,6 +24,7 @@ use inferq_common::{
     publisher::Publisher,
     shutdown::Shutdown,
     store::{Claim, NewInstance, SharedStore, path::JobPath, sqlite::SqliteStore},
+    stream::ChunkGroup,
     usage::Usage,
     vendor::Vendor,
 };
@@ -94,6 +99,46 @@ impl Reply {
         list.into_iter()
             .map(|problem| (problem["type"].as_str().unwrap().to_owned(), problem["loc"].clone()))
             .collect()
+    }
+}
+
+/// An answer whose body is still to be read.
+pub(crate) struct Opened {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    body: BodyDataStream,
+}
+
+impl Opened {
+    #[track_caller]
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.unwrap_or_else(|| panic!("no {name}: {:?}", self.headers)).to_str().unwrap()
+    }
+
+    /// What comes next; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<String> {
+        let bytes = tokio::time::timeout(PATIENCE, self.body.next()).await.expect("more in time");
+        Some(String::from_utf8(bytes?.unwrap().to_vec()).unwrap())
+    }
+
+    /// All that comes until `text` has come.
+    pub(crate) async fn until(&mut self, text: &str) -> String {
+        let mut seen = String::new();
+        while !seen.contains(text) {
+            let more = self.next().await;
+            seen.push_str(&more.unwrap_or_else(|| panic!("the end came before {text}: {seen}")));
+        }
+        seen
+    }
+
+    /// All that comes until the end.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut seen = String::new();
+        while let Some(more) = self.next().await {
+            seen.push_str(&more);
+        }
+        seen
     }
 }
 
@@ -203,6 +248,14 @@ impl TestApi {
         tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time")
     }
 
+    /// Sends a request and answers as soon as the head of its answer is there.
+    pub(crate) async fn open(&self, request: Request<Body>) -> Opened {
+        let answer = self.router.clone().oneshot(request);
+        let response = tokio::time::timeout(PATIENCE, answer).await.expect("a head in time");
+        let (parts, body) = response.unwrap().into_parts();
+        Opened { status: parts.status, headers: parts.headers, body: body.into_data_stream() }
+    }
+
     /// A request of `acme`'s key with a JSON content type.
     pub(crate) fn request(
         &self,
@@ -265,6 +318,31 @@ impl TestApi {
         }
     }
 
+    /// Tells what an attempt streamed, as a worker does before it has stored it.
+    pub(crate) fn tell(&self, claim: &Claim, first: u64, chunks: &[&str]) {
+        self.state.waiters.take(Event::Chunks(chunk_group(claim, first, chunks)));
+    }
+
+    /// Stores what an attempt streamed, as a worker does.
+    pub(crate) async fn append(&self, claim: &Claim, first: u64, chunks: &[&str]) {
+        let group = (claim.instance, chunk_group(claim, first, chunks));
+        assert_eq!(self.store.append_chunks(&[group]).await.unwrap(), [true]);
+    }
+
+    /// Ends a claimed attempt that streamed `chunks` chunks, and tells who waits.
+    pub(crate) async fn finish_stream(&self, claim: Claim, chunks: u64, outcome: Outcome) {
+        let (job_id, attempt) = (claim.job.id, claim.attempt());
+        let now = SystemClock.now();
+        let times = Times { started_at: claim.job.started_at, finished_at: now };
+        let event = event(job_id, attempt, &outcome, times);
+        assert_eq!(self.store.finish(&[(claim, outcome)], now).await.unwrap(), [true]);
+        let Some(Event::Finished { job_id, status, attempt, result, times, .. }) = event else {
+            return;
+        };
+        let ended = Event::Finished { job_id, status, attempt, result, times, chunks };
+        self.state.waiters.take(ended);
+    }
+
     /// Runs the next job to `outcome`.
     pub(crate) async fn run_next(&self, outcome: Outcome) -> Claim {
         let claim = self.claim().await;
@@ -275,6 +353,15 @@ impl TestApi {
     /// How many jobs `acme` has.
     pub(crate) async fn n_jobs(&self) -> usize {
         self.get("/v5/jobs?limit=1000").await.json()["items"].as_array().unwrap().len()
+    }
+}
+
+fn chunk_group(claim: &Claim, first: u64, chunks: &[&str]) -> ChunkGroup {
+    ChunkGroup {
+        job_id: claim.job.id,
+        attempt: claim.attempt(),
+        first,
+        chunks: chunks.iter().map(|chunk| Json::parse(*chunk).unwrap()).collect(),
     }
 }
 

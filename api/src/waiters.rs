@@ -13,6 +13,8 @@ use inferq_common::{
 };
 use tokio::sync::oneshot;
 
+use crate::stream::feed::{Ear, Feed};
+
 /// Jobs made here whose end is awaited are remembered up to this many, the latest ones.
 const MAX_PLACED: usize = 4096;
 
@@ -28,13 +30,15 @@ pub struct Ended {
     pub times: Option<Times>,
     /// `None`: too large for an event; it is in the store.
     pub result: Option<JobResult>,
+    /// How many chunks the last attempt streamed.
+    pub chunks: u64,
 }
 
 impl Ended {
     /// The job as the store has it now, made of what was read of it before; `None`: the event does
     /// not say enough.
     pub(crate) fn complete(self, before: &Job) -> Option<FoundJob> {
-        let Self { status, attempt, times, result } = self;
+        let Self { status, attempt, times, result, .. } = self;
         let (Times { started_at, finished_at }, result) = (times?, result?);
         let job = Job {
             status,
@@ -56,6 +60,8 @@ pub struct Waiters(Arc<Mutex<Registry>>);
 struct Registry {
     next: u64,
     by_job: HashMap<JobId, Vec<Entry>>,
+    /// Who reads a job's chunks as they come.
+    ears: HashMap<JobId, Vec<(u64, Arc<Ear>)>>,
     /// Made here, with an event to come: as they were made.
     placed: HashMap<JobId, Job>,
     /// The latest of them in their order, those included that have ended since.
@@ -98,6 +104,18 @@ impl Waiters {
         Waiter { job, number, woken, waiters: self.clone() }
     }
 
+    /// Registers the reader of a job's chunks, of which up to `max_bytes` wait for it. Done before
+    /// the job can run, nothing is missed.
+    pub(crate) fn listen(&self, job: JobId, max_bytes: usize) -> Feed {
+        let ear = Arc::new(Ear::new(max_bytes));
+        let mut registry = self.lock();
+        let number = registry.next;
+        registry.next += 1;
+        registry.ears.entry(job).or_default().push((number, Arc::clone(&ear)));
+        drop(registry);
+        Feed::new(job, number, ear, self.clone())
+    }
+
     /// Remembers a job made here whose event will come here, so that who comes to wait for its end
     /// need not ask the store what it is. Called before anyone can run it.
     pub(crate) fn placed(&self, job: &Job) {
@@ -124,27 +142,59 @@ impl Waiters {
         (Waiter { job: id, number, woken, waiters: self.clone() }, placed)
     }
 
-    /// Wakes all who wait for the job of an [`Event::Finished`]; other events mean nothing here.
+    /// Passes an event of a job on to all who wait for its end or read its chunks here.
     pub fn take(&self, event: Event) {
-        let Event::Finished { job_id, status, attempt, result, times, .. } = event else { return };
+        match event {
+            Event::Finished { job_id, status, attempt, result, times, chunks } => {
+                self.end(job_id, Ended { status, attempt, times, result, chunks });
+            }
+            Event::Chunks(group) => {
+                for ear in self.ears(group.job_id) {
+                    ear.chunks(&group);
+                }
+            }
+            Event::Cancel { .. } => {}
+        }
+    }
+
+    fn end(&self, job_id: JobId, ended: Ended) {
+        for ear in self.ears(job_id) {
+            ear.ended(ended.clone());
+        }
         let mut registry = self.lock();
         registry.placed.remove(&job_id);
         let Some(entries) = registry.by_job.remove(&job_id) else { return };
         drop(registry);
-        let ended = Ended { status, attempt, times, result };
         for entry in entries {
             // One who left in this moment needs no answer.
             drop(entry.wake.send(ended.clone()));
         }
     }
 
-    /// How many callers wait.
+    fn ears(&self, job: JobId) -> Vec<Arc<Ear>> {
+        let registry = self.lock();
+        let ears = registry.ears.get(&job);
+        ears.map(|ears| ears.iter().map(|(_, ear)| Arc::clone(ear)).collect()).unwrap_or_default()
+    }
+
+    /// How many callers wait, readers of streams included.
     pub fn len(&self) -> usize {
-        self.lock().by_job.values().map(Vec::len).sum()
+        let registry = self.lock();
+        registry.by_job.values().map(Vec::len).sum::<usize>()
+            + registry.ears.values().map(Vec::len).sum::<usize>()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lock().by_job.is_empty()
+        self.len() == 0
+    }
+
+    pub(crate) fn close_ear(&self, job: JobId, number: u64) {
+        let mut registry = self.lock();
+        let Some(ears) = registry.ears.get_mut(&job) else { return };
+        ears.retain(|(its, _)| *its != number);
+        if ears.is_empty() {
+            registry.ears.remove(&job);
+        }
     }
 
     fn forget(&self, job: JobId, number: u64) {

@@ -34,6 +34,10 @@ impl Pace {
     pub(crate) const POLL: Self =
         Self { first: Duration::from_millis(5), max: Duration::from_millis(500) };
 
+    /// For who follows a job's chunks: they are stored some time after their event.
+    pub(crate) const FOLLOW: Self =
+        Self { first: Duration::from_millis(20), max: Duration::from_millis(500) };
+
     /// What suits this job, asked about in this process.
     pub(crate) fn of(job: &Job, state: &AppState) -> Self {
         if job.reply_to == Some(state.instance.id()) { Self::NET } else { Self::POLL }
@@ -48,15 +52,15 @@ impl Pace {
 }
 
 /// What a caller waits for, and for how long.
-#[derive(Debug)]
-pub(crate) struct Wait<'a> {
-    pub(crate) account: &'a AccountId,
+#[derive(Debug, Clone)]
+pub(crate) struct Wait {
+    pub(crate) account: AccountId,
     pub(crate) job_id: JobId,
     pub(crate) pace: Pace,
     pub(crate) limit: Duration,
 }
 
-impl Wait<'_> {
+impl Wait {
     /// How the job ended; `None` once the limit has passed.
     ///
     /// # Errors
@@ -65,12 +69,12 @@ impl Wait<'_> {
     pub(crate) async fn for_end(
         mut self,
         state: &AppState,
-        mut waiter: Waiter,
+        waiter: &mut Waiter,
     ) -> Result<Option<(JobStatus, JobResult)>, ApiError> {
         // A limit that no instant can express is no limit.
         let until = Instant::now().checked_add(self.limit);
         loop {
-            let woken = self.next_look(state, &mut waiter, until).await?;
+            let woken = self.next_look(state, waiter, until).await?;
             if let Some(Ended { status, result: Some(result), .. }) = woken {
                 return Ok(Some((status, result)));
             }
@@ -128,7 +132,7 @@ impl Wait<'_> {
 
     /// The job if it has ended, as the store knows it.
     async fn look(&self, state: &AppState) -> Result<Option<FoundJob>, ApiError> {
-        match find(state, self.account, self.job_id).await {
+        match find(state, &self.account, self.job_id).await {
             Ok(found) => Ok(Some(found).filter(|(job, _)| job.status.is_final())),
             Err(ApiError::Unavailable(detail)) => {
                 debug!(detail, "the caller waits the outage out");

@@ -54,6 +54,32 @@ pub fn of_vendor(vendor: Vendor) -> &'static [Route] {
     }
 }
 
+/// Whether an endpoint of the vendor's can answer in parts.
+pub fn can_be_streamed(vendor: Vendor, route: Route) -> bool {
+    match route {
+        Route::ChatCompletions
+        | Route::Completions
+        | Route::Responses
+        | Route::Messages
+        | Route::Chat
+        | Route::GenerateContent
+        | Route::Interactions
+        | Route::RawPredict
+        | Route::Converse
+        | Route::Invoke
+        | Route::CompletionsSync
+        | Route::SyncTask => of_vendor(vendor).contains(&route),
+        Route::Embeddings
+        | Route::Rerank
+        | Route::CountTokens
+        | Route::Embed
+        | Route::EmbedContent
+        | Route::BatchEmbedContents
+        | Route::Predict
+        | Route::AsyncTask => false,
+    }
+}
+
 /// The endpoint for `args`: `chosen`, or the one that the names of their top-level members tell.
 /// A member that is `null` counts as absent. Cost: one pass over the text, no copy.
 ///

@@ -116,7 +116,7 @@ pub struct Rescued {
     pub wakeups: Vec<Wakeup>,
     /// How many of them had been running.
     pub requeued: u64,
-    /// Jobs failed because they lost too many processes, as they are now.
+    /// Jobs failed because they lost too many processes or part of a stream, as they are now.
     pub failed: Vec<Job>,
     /// Deliveries that are due again.
     pub deliveries: u64,
@@ -200,8 +200,9 @@ pub trait JobStore: Send + Sync {
 
     /// Ends claimed attempts: job, attempt row, result and, for a final status of a job with a
     /// callback URL, a pending delivery, in one transaction. A deferred one is queued as it was
-    /// before its claim. Answers for each whether the claim still held; nothing is written for one
-    /// that did not.
+    /// before its claim. One that is handed back or deferred though chunks of its stream are stored
+    /// is failed instead, as [`InstanceStore::rescue`] would. Answers for each whether the claim
+    /// still held; nothing is written for one that did not.
     async fn finish(
         &self,
         outcomes: &[(Claim, Outcome)],
@@ -235,7 +236,8 @@ pub trait JobStore: Send + Sync {
         now: DateTime<Utc>,
     ) -> Result<Option<Cancelled>, StoreError>;
 
-    /// Expires queued jobs whose start-by deadline has passed, with error and delivery.
+    /// Expires queued jobs whose start-by deadline has passed, with error and delivery. One with a
+    /// ticket has started at its vendor and does not expire.
     async fn expire(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<Job>, StoreError>;
 
     /// Takes over the publishing of queued jobs whose `run_at` has passed, and clears it.
@@ -284,40 +286,33 @@ pub trait JobStore: Send + Sync {
     async fn list_attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError>;
 
     /// Stores parts of streams in one transaction. Answers for each whether its claim still held and
-    /// the group followed what is stored of its attempt; nothing is written for one where not. Once
-    /// an attempt is over, its chunks never change.
+    /// the group followed what is stored of its attempt; nothing is written for one where not, nor
+    /// for one without chunks. A repetition of the group that was stored last (the same first chunk
+    /// and number of chunks) holds and is not stored twice. Once an attempt is over, its chunks
+    /// never change.
     async fn append_chunks(
         &self,
         groups: &[(InstanceId, ChunkGroup)],
-    ) -> Result<Vec<bool>, StoreError> {
-        unimplemented!("{groups:?}")
-    }
+    ) -> Result<Vec<bool>, StoreError>;
 
     /// The stored chunks of one attempt of a job, from the one with index `from` on, in their order:
-    /// about `max_bytes` of them, at least one group if there is any.
+    /// about `max_bytes` of them, at least one group if there is any. An answer may be shorter than
+    /// that although there is more; an empty one says that there is none.
     async fn read_chunks(
         &self,
         id: JobId,
         attempt: u32,
         from: u64,
         max_bytes: usize,
-    ) -> Result<Vec<ChunkGroup>, StoreError> {
-        unimplemented!("{id} {attempt} {from} {max_bytes}")
-    }
+    ) -> Result<Vec<ChunkGroup>, StoreError>;
 
     /// What the events of a job of `account` are made of, as of one moment.
-    async fn outline(&self, id: JobId, account: &AccountId) -> Result<Option<Outline>, StoreError> {
-        unimplemented!("{id} {account}")
-    }
+    async fn outline(&self, id: JobId, account: &AccountId) -> Result<Option<Outline>, StoreError>;
 
-    /// The latest unfinished job that an equal request of the account has made since `since`.
-    async fn find_twin(
-        &self,
-        twin: &Twin,
-        since: DateTime<Utc>,
-    ) -> Result<Option<Job>, StoreError> {
-        unimplemented!("{twin:?} {since}")
-    }
+    /// The latest unfinished job that an equal request of the account has made since `since`. Looks
+    /// at the account's latest 1000 jobs at most.
+    async fn find_twin(&self, twin: &Twin, since: DateTime<Utc>)
+    -> Result<Option<Job>, StoreError>;
 
     /// How many unfinished jobs each lane holds; lanes without any are left out.
     async fn count_lanes(&self) -> Result<Vec<LaneCount>, StoreError>;
@@ -356,7 +351,9 @@ pub trait InstanceStore: Send + Sync {
     async fn retire_others(&self, id: InstanceId) -> Result<(), StoreError>;
 
     /// Hands up to `limit` jobs of lost instances to `to`: running ones are queued again with a
-    /// lost attempt row, queued ones get a new publisher. Also frees their deliveries.
+    /// lost attempt row, queued ones get a new publisher. Also frees their deliveries. A running
+    /// job is failed if it lost too many processes, or if chunks of its attempt are stored: a
+    /// stream that was passed on in part is not repeated by itself.
     async fn rescue(
         &self,
         to: InstanceId,

@@ -12,7 +12,8 @@ use inferq_common::{clock::Clock, config::VendorConfig, error::ErrorClass, usage
 
 use self::echo::Echo;
 use crate::{
-    Adapter, Call, Chunk, Chunks, Reply,
+    Adapter, Assemble, Call, Chunk, Chunks, Collected, Reply,
+    assemble::Known,
     error::{VendorError, shorten},
     openai,
     remote::http::Clients,
@@ -102,6 +103,15 @@ impl Adapter for ModelZoo {
         let end = Chunk::End { usage: reply.usage, vendor_request_id: None };
         let parts: Vec<_> = parts(reply.response.as_str()).map(Chunk::Data).collect();
         Ok(stream::iter(parts.into_iter().chain([end]).map(Ok)).boxed())
+    }
+
+    fn assemble(&self, call: &Call) -> Box<dyn Assemble> {
+        match &self.server {
+            // The parts of a text are no JSON; together they are its `args`.
+            _ if call.model == "echo" => Box::new(Known(call.args.clone())),
+            Some(server) => server.assemble(call),
+            None => Box::new(Collected::default()),
+        }
     }
 }
 

@@ -9,4 +9,5 @@ mod gate;
 mod platform;
 mod rescue;
 mod stops;
+mod streams;
 mod vendor;

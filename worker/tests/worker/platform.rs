@@ -56,21 +56,27 @@ pub(crate) struct Platform {
 
 impl Platform {
     pub(crate) async fn start() -> Self {
-        Self::start_on(Arc::new(SystemClock), TestVendor::new(), None).await
+        let vendor = TestVendor::new();
+        Self::start_on(Arc::new(SystemClock), Arc::clone(&vendor), vendor, false).await
+    }
+
+    /// With `adapter` for a vendor.
+    pub(crate) async fn start_with(adapter: Arc<dyn Adapter>) -> Self {
+        Self::start_on(Arc::new(SystemClock), TestVendor::new(), adapter, false).await
     }
 
     /// On the test's own runtime, whose time is paused from now on, with `adapter` for a vendor.
     pub(crate) async fn start_still(adapter: Arc<dyn Adapter>) -> Self {
         let clock = Arc::new(TokioClock(Instant::now(), Handle::current()));
-        Self::start_on(clock, TestVendor::new(), Some(adapter)).await
+        Self::start_on(clock, TestVendor::new(), adapter, true).await
     }
 
     async fn start_on(
         clock: Arc<dyn Clock>,
         vendor: Arc<TestVendor>,
-        adapter: Option<Arc<dyn Adapter>>,
+        adapter: Arc<dyn Adapter>,
+        still: bool,
     ) -> Self {
-        let still = adapter.is_some();
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::load(None).unwrap();
         let file = folder.path().join("inferq.db");
@@ -103,7 +109,7 @@ impl Platform {
             store,
             publisher: Publisher::start(Arc::clone(&broker)),
             broker,
-            adapter: adapter.unwrap_or_else(|| Arc::clone(&vendor) as Arc<_>),
+            adapter,
             vendor,
             still,
             clock,

@@ -18,10 +18,11 @@ use crate::{
     auth::Caller,
     credential,
     error::ApiError,
-    extract::{Payload, Prefer, Segment},
+    extract::{Payload, Segment},
     rules,
     state::AppState,
     submit::Order,
+    terms::Terms,
 };
 
 /// The routes of this resource.
@@ -63,9 +64,14 @@ pub async fn execute_server(
     server: &ModelServer,
 ) -> Result<Response, ApiError> {
     let target = Target::of(state, &caller, server).await?;
-    let request = Request::read(state, path, headers, payload, &target.name).await?;
-    let callback = request.callback_url.is_some();
     let model = target.registered.as_deref();
+    let route = model.and_then(Model::route);
+    let request = Request::read(state, path, headers, payload, (&target.name, route)).await?;
+    let terms = Terms {
+        callback: request.callback_url.is_some(),
+        cancel_on_disconnect: request.cancel_on_disconnect,
+        ..Terms::of(headers)
+    };
     let loc = || vec!["path".into(), "alias".into()];
     let credential = credential::of_model(state, &caller.account, model, loc).await?;
     let order = Order {
@@ -76,9 +82,10 @@ pub async fn execute_server(
         model_id: model.map(|model| model.id),
         args: request.args,
         limits: request.limits,
-        route: model.and_then(Model::route),
+        route,
         credential,
         priority: request.priority,
+        stream: request.stream,
         callback_url: request
             .callback_url
             .or_else(|| model.and_then(|model| model.default_callback_url.clone())),
@@ -90,7 +97,7 @@ pub async fn execute_server(
         trace: request.trace,
         share: request.share,
     };
-    answer::place(state, order, Prefer::of(headers), callback).await
+    answer::place(state, order, terms).await
 }
 
 /// What a model server runs.

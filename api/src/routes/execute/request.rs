@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, Method};
 use inferq_common::{
-    job::{IdempotencyKey, Json, Limits, Priority},
+    job::{IdempotencyKey, Json, Limits, Priority, Route},
     members::each_member,
     vendor::ModelName,
 };
@@ -16,7 +16,13 @@ use crate::{
     submit::{idempotency_key, traceparent},
 };
 
-const HEADERS: &[&str] = &["x-callback-url", "x-priority", "x-timeout-seconds", "x-num-retries"];
+const HEADERS: &[&str] = &[
+    "x-callback-url",
+    "x-priority",
+    "x-timeout-seconds",
+    "x-num-retries",
+    "x-cancel-on-disconnect",
+];
 
 /// A request whose every member and header is right.
 #[derive(Debug)]
@@ -24,7 +30,9 @@ pub(super) struct Request {
     pub(super) args: Json,
     pub(super) limits: Limits,
     pub(super) priority: Priority,
+    pub(super) stream: bool,
     pub(super) callback_url: Option<String>,
+    pub(super) cancel_on_disconnect: bool,
     pub(super) idempotency: Option<IdempotencyKey>,
     pub(super) trace: Option<String>,
     pub(super) share: Option<Share>,
@@ -38,7 +46,7 @@ impl Request {
         path: &str,
         headers: &HeaderMap,
         mut payload: Payload,
-        model: &ModelName,
+        (model, route): (&ModelName, Option<Route>),
     ) -> Result<Self, ApiError> {
         let mut problems = Problems::default();
         let idempotency =
@@ -49,10 +57,12 @@ impl Request {
         let priority = options.optional("x-priority", &mut problems, read::word::<Priority>);
         let timeout = options.optional("x-timeout-seconds", &mut problems, rules::timeout);
         let retries = options.optional("x-num-retries", &mut problems, rules::num_retries);
+        let cancel_on_disconnect =
+            options.optional("x-cancel-on-disconnect", &mut problems, read::boolean);
         let model = model.clone();
         let share = payload.share.take();
-        let args = rules::off_thread_if_large(payload.bytes.len(), move || {
-            args(&payload, &model, problems)
+        let (args, stream) = rules::off_thread_if_large(payload.bytes.len(), move || {
+            args(&payload, &model, route, problems)
         })
         .await?;
         let default = Limits::default();
@@ -64,7 +74,9 @@ impl Request {
                 total_timeout: None,
             },
             priority: priority.unwrap_or(Priority::Normal),
+            stream,
             callback_url,
+            cancel_on_disconnect: cancel_on_disconnect.unwrap_or(false),
             idempotency,
             trace: traceparent(headers),
             share,
@@ -80,25 +92,33 @@ fn options(headers: &HeaderMap) -> Members<'static> {
     Members::of_texts("header", HEADERS, texts)
 }
 
-/// The body without `stream`, as it is spelt.
-fn args(payload: &Payload, model: &ModelName, mut problems: Problems) -> Result<Json, ApiError> {
+/// The body without `stream`, as it is spelt, and what `stream` said.
+fn args(
+    payload: &Payload,
+    model: &ModelName,
+    route: Option<Route>,
+    mut problems: Problems,
+) -> Result<(Json, bool), ApiError> {
     let body = problems.with(payload.members(&["stream"]))?;
     let text = payload.text()?;
-    let text = if body.get("stream").is_some() {
-        body.optional("stream", &mut problems, rules::no_stream);
-        without_stream(text)
-    } else {
-        text.to_owned()
-    };
+    let stream = body.optional("stream", &mut problems, read::boolean).unwrap_or(false);
+    let text = if body.get("stream").is_some() { without_stream(text) } else { text.to_owned() };
     let args = Json::parse(text).map_err(ApiError::internal)?;
-    if problems.is_empty()
-        && let Err(fault) =
-            rules::not_too_deep(args.raw()).and_then(|()| rules::args_fit(model, &args, None))
-    {
-        problems.add(vec!["body".into()], fault, Some(args.raw()));
+    if problems.is_empty() {
+        let fits =
+            rules::not_too_deep(args.raw()).and_then(|()| rules::args_fit(model, &args, route));
+        match fits {
+            Err(fault) => problems.add(vec!["body".into()], fault, Some(args.raw())),
+            Ok(route) if stream => {
+                if let Err(fault) = rules::can_stream(model, route) {
+                    problems.add(body.loc("stream"), fault, None);
+                }
+            }
+            Ok(_) => {}
+        }
     }
     problems.check()?;
-    Ok(args)
+    Ok((args, stream))
 }
 
 fn without_stream(object: &str) -> String {

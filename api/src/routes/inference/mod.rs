@@ -9,11 +9,7 @@ use http::HeaderMap;
 
 use self::request::Request;
 use crate::{
-    answer,
-    auth::Caller,
-    error::ApiError,
-    extract::{Payload, Prefer},
-    state::AppState,
+    answer, auth::Caller, error::ApiError, extract::Payload, state::AppState, terms::Terms,
 };
 
 /// The routes of this resource.
@@ -25,12 +21,15 @@ pub(crate) fn router() -> Router<AppState> {
 async fn create(
     State(state): State<AppState>,
     caller: Caller,
-    prefer: Prefer,
     headers: HeaderMap,
     payload: Payload,
 ) -> Result<Response, ApiError> {
     let request = Request::read(&state, &headers, payload).await?;
-    let callback = request.callback_url.is_some();
+    let terms = Terms {
+        callback: request.callback_url.is_some(),
+        cancel_on_disconnect: request.cancel_on_disconnect,
+        ..Terms::of(&headers)
+    };
     let order = request.order(&state, caller.account).await?;
-    answer::place(&state, order, prefer, callback).await
+    answer::place(&state, order, terms).await
 }

@@ -28,6 +28,7 @@ const MEMBERS: &[&str] = &[
     "priority",
     "run_at",
     "expires_at",
+    "cancel_on_disconnect",
 ];
 
 const CONFIGURATION: &[&str] =
@@ -40,7 +41,9 @@ pub(super) struct Request {
     args: Json,
     limits: Limits,
     route: Option<Route>,
+    stream: bool,
     pub(super) callback_url: Option<String>,
+    pub(super) cancel_on_disconnect: bool,
     metadata: Option<Json>,
     priority: Priority,
     run_at: Option<DateTime<Utc>>,
@@ -84,24 +87,29 @@ impl Request {
         let model = body.required("model", &mut problems, rules::model);
         let args = body.optional("args", &mut problems, rules::args);
         let (limits, route) = configuration(&body, model.as_ref(), &mut problems);
-        body.optional("stream", &mut problems, rules::no_stream);
+        let stream = body.optional("stream", &mut problems, read::boolean);
         let callback_url =
             body.optional("callback_url", &mut problems, rules::callback_url(&state.guard));
         let metadata = body.optional("metadata", &mut problems, rules::metadata);
         let priority = body.optional("priority", &mut problems, read::word::<Priority>);
         let run_at = body.optional("run_at", &mut problems, rules::run_at(now)).flatten();
         let expires_at = body.optional("expires_at", &mut problems, rules::expires_at(now, run_at));
+        let cancel_on_disconnect =
+            body.optional("cancel_on_disconnect", &mut problems, read::boolean);
         let args = args.unwrap_or_else(rules::no_args);
-        if let Err(fault) = rules::no_stream_in(&args) {
-            let mut loc = body.loc("args");
-            loc.push("stream".into());
-            problems.add(loc, fault, None);
-        }
+        let stream = stream.unwrap_or(false) || rules::args_stream(&args);
         if problems.is_empty()
             && let Some(model) = &model
-            && let Err(fault) = rules::args_fit(model, &args, route)
         {
-            problems.add(body.loc("args"), fault, body.get("args"));
+            match rules::args_fit(model, &args, route) {
+                Err(fault) => problems.add(body.loc("args"), fault, body.get("args")),
+                Ok(route) if stream => {
+                    if let Err(fault) = rules::can_stream(model, route) {
+                        problems.add(body.loc("stream"), fault, None);
+                    }
+                }
+                Ok(_) => {}
+            }
         }
         problems.check()?;
         let Some(model) = model else {
@@ -112,7 +120,9 @@ impl Request {
             args,
             limits,
             route,
+            stream,
             callback_url,
+            cancel_on_disconnect: cancel_on_disconnect.unwrap_or(false),
             metadata,
             priority: priority.unwrap_or(Priority::Normal),
             run_at,
@@ -136,6 +146,12 @@ impl Request {
         }
         let loc = || vec!["body".into(), "model".into()];
         let credential = credential::of_model(state, &account, registered, loc).await?;
+        let route = self.route.or_else(|| registered.and_then(Model::route));
+        if self.stream {
+            let loc = vec!["body".into(), "stream".into()];
+            rules::can_stream(&self.model, route)
+                .map_err(|fault| ApiError::Invalid(vec![fault.at(loc, None)]))?;
+        }
         Ok(Order {
             operation: Operation::Inference,
             account,
@@ -144,9 +160,10 @@ impl Request {
             model_id: registered.map(|model| model.id),
             args: self.args,
             limits: self.limits,
-            route: self.route.or_else(|| registered.and_then(Model::route)),
+            route,
             credential,
             priority: self.priority,
+            stream: self.stream,
             callback_url: self
                 .callback_url
                 .or_else(|| registered.and_then(|model| model.default_callback_url.clone())),

@@ -17,7 +17,7 @@ use crate::{
 
 /// The JSON of an attempt that has ended.
 #[derive(Debug, Serialize)]
-pub(super) struct AttemptView {
+pub(crate) struct AttemptView {
     /// Always `attempt`.
     object: &'static str,
     job_id: JobId,

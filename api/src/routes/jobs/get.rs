@@ -60,7 +60,7 @@ async fn wait(
         },
     };
     let limit = limit.min(Duration::from_secs(state.config.max_wait_secs));
-    let wait = Wait { account, job_id: id, pace: Pace::of(&before, state), limit };
+    let wait = Wait { account: account.clone(), job_id: id, pace: Pace::of(&before, state), limit };
     match wait.for_job(state, waiter, &before).await? {
         Some(ended) => Ok(ended),
         None => find(state, account, id).await,

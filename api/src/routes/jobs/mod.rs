@@ -15,6 +15,7 @@ use axum::{
     routing::{get, post},
 };
 
+pub(crate) use self::attempts::AttemptView;
 use crate::state::AppState;
 
 /// The routes of this resource.

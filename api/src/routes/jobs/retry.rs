@@ -57,6 +57,7 @@ pub(super) async fn retry(
         route: job.route,
         credential: job.credential,
         priority: job.priority,
+        stream: job.stream,
         callback_url: job.callback_url,
         metadata: job.metadata,
         run_at: None,

@@ -127,6 +127,10 @@ pub(super) fn retry_at(run_at: DateTime<Utc>) -> Outcome {
     Outcome::Retry { error: an_error(), usage: Usage::default(), run_at }
 }
 
+pub(super) fn deferred_with(seconds: i64, ticket: Option<&str>) -> Outcome {
+    Outcome::Deferred { run_at: at(seconds), ticket: ticket.map(Into::into) }
+}
+
 pub(super) fn some_usage() -> Usage {
     Usage { input_tokens: Some(12), output_tokens: Some(34), ..Usage::default() }
 }

@@ -1,12 +1,12 @@
-use super::{Fixture, a_job, acme, at, failed, retry_at, succeeded};
+use super::{Fixture, a_job, acme, at, deferred_with, failed, retry_at, succeeded};
 use crate::{
     error::ErrorClass,
-    job::{AttemptOutcome, JobStatus, Outcome},
+    job::{AttemptOutcome, JobStatus, Limits, Outcome},
     store::Cancelled,
 };
 
 fn deferred_to(seconds: i64) -> Outcome {
-    Outcome::Deferred { run_at: at(seconds), ticket: None }
+    deferred_with(seconds, None)
 }
 
 pub async fn a_deferred_job_is_as_it_was_before_its_claim(fixture: Fixture) {
@@ -15,7 +15,7 @@ pub async fn a_deferred_job_is_as_it_was_before_its_claim(fixture: Fixture) {
     let claim = fixture.claim_one(job.id, instance, at(1)).await.unwrap();
     assert!(fixture.finish_one(&claim, deferred_to(30), at(2)).await);
     let mut expected = job.clone();
-    expected.run_at = Some(at(30));
+    (expected.run_at, expected.deferred) = (Some(at(30)), true);
     assert_eq!(fixture.job(job.id).await, expected, "a job never called has not started");
     assert!(fixture.list_attempts(job.id).await.unwrap().is_empty());
     assert!(fixture.list_deliveries(job.id).await.unwrap().is_empty());
@@ -125,4 +125,78 @@ pub async fn a_deferral_holds_only_with_its_claim(fixture: Fixture) {
     fixture.rescue(instance, at(4), 10).await.unwrap();
     let attempts = fixture.list_attempts(of_lost.job.id).await.unwrap();
     assert_eq!(attempts[0].outcome, AttemptOutcome::Lost);
+}
+
+pub async fn a_ticket_is_shown_until_its_attempt_has_failed(fixture: Fixture) {
+    let (instance, lost) = (fixture.instance().await, fixture.instance().await);
+    let claim = fixture.running(a_job(), instance).await;
+    let id = claim.job.id;
+    assert_eq!((claim.job.ticket.as_deref(), claim.job.deferred), (None, false));
+    assert!(fixture.finish_one(&claim, deferred_with(3, Some("täsk-1")), at(2)).await);
+    assert_eq!(fixture.job(id).await.ticket.as_deref(), Some("täsk-1"));
+    let ticket_at = async |seconds, instance| {
+        let claim = fixture.claim_one(id, instance, at(seconds)).await.unwrap();
+        assert!(claim.job.deferred);
+        (claim.job.ticket.clone(), claim)
+    };
+    let (ticket, claim) = ticket_at(3, instance).await;
+    assert_eq!(ticket.as_deref(), Some("täsk-1"));
+    assert!(fixture.finish_one(&claim, deferred_with(5, None), at(4)).await);
+    let (ticket, claim) = ticket_at(5, instance).await;
+    assert_eq!(ticket.as_deref(), Some("täsk-1"), "none given: it stays");
+    assert!(fixture.finish_one(&claim, deferred_with(7, Some("task-2")), at(6)).await);
+    let (ticket, claim) = ticket_at(7, instance).await;
+    assert_eq!(ticket.as_deref(), Some("task-2"));
+    assert!(fixture.finish_one(&claim, Outcome::HandedBack, at(8)).await);
+    let (ticket, claim) = ticket_at(8, lost).await;
+    assert_eq!((ticket.as_deref(), claim.attempt()), (Some("task-2"), 2), "handed back");
+    let strays = fixture.strays(lost, &[], at(9), 10).await.unwrap();
+    assert_eq!(strays[0].job, claim.job);
+    fixture.retire(lost).await.unwrap();
+    fixture.rescue(instance, at(9), 10).await.unwrap();
+    let (ticket, claim) = ticket_at(9, instance).await;
+    assert_eq!((ticket.as_deref(), claim.attempt()), (Some("task-2"), 3), "lost");
+    assert!(fixture.finish_one(&claim, retry_at(at(11)), at(10)).await);
+    let (ticket, _) = ticket_at(11, instance).await;
+    assert_eq!(ticket, None, "the next attempt asks anew");
+}
+
+pub async fn a_ticket_ends_with_its_job(fixture: Fixture) {
+    let sweeper = fixture.instance().await;
+    let park = async |instance| {
+        let claim = fixture.running(a_job(), instance).await;
+        assert!(fixture.finish_one(&claim, deferred_with(3, Some("task")), at(2)).await);
+        claim.job.id
+    };
+    for outcome in [succeeded(), failed()] {
+        let id = park(sweeper).await;
+        let claim = fixture.claim_one(id, sweeper, at(3)).await.unwrap();
+        assert!(fixture.finish_one(&claim, outcome, at(4)).await);
+        let job = fixture.job(id).await;
+        assert_eq!((job.ticket, job.deferred), (None, true));
+    }
+    let id = park(sweeper).await;
+    let answer = fixture.cancel(id, &acme(), at(3)).await.unwrap().unwrap();
+    let job = fixture.job(id).await;
+    assert_eq!(job.ticket, None);
+    assert_eq!(answer, Cancelled::Now { job: Box::new(job), ran_at: None });
+    let id = park(sweeper).await;
+    for n in 1..=Limits::MAX_LOST_ATTEMPTS {
+        let victim = fixture.instance().await;
+        assert!(fixture.claim_one(id, victim, at(4)).await.is_some());
+        fixture.retire(victim).await.unwrap();
+        let rescued = fixture.rescue(sweeper, at(5), 10).await.unwrap();
+        if n == Limits::MAX_LOST_ATTEMPTS {
+            assert_eq!(rescued.failed, [fixture.job(id).await]);
+        }
+    }
+    assert_eq!(fixture.job(id).await.ticket, None);
+}
+
+pub async fn a_job_with_a_ticket_has_started_and_does_not_expire(fixture: Fixture) {
+    let instance = fixture.instance().await;
+    let claim = fixture.running(a_job().with(|job| job.expires_at = Some(at(5))), instance).await;
+    assert!(fixture.finish_one(&claim, deferred_with(9, Some("task")), at(2)).await);
+    assert!(fixture.expire(at(10), 10).await.unwrap().is_empty());
+    assert!(fixture.claim_one(claim.job.id, instance, at(10)).await.is_some());
 }

@@ -1,8 +1,11 @@
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
-use super::{Fixture, a_job, acme, at, failed, retry_at, succeeded};
+use super::{Fixture, a_job, acme, at, failed, retry_at, streams::group, succeeded};
 use crate::{
     id::{InstanceId, JobId},
     job::{AttemptOutcome, Job, JobStatus, Outcome},
@@ -16,6 +19,8 @@ struct Machine {
     instances: Vec<InstanceId>,
     claims: Vec<Claim>,
     seen: HashMap<JobId, Job>,
+    /// How many chunks each attempt was told to hold.
+    streamed: BTreeMap<(JobId, u32), u64>,
     seconds: i64,
 }
 
@@ -27,6 +32,7 @@ pub async fn random_moves_keep_to_the_state_machine(fixture: Fixture) {
         instances: Vec::new(),
         claims: Vec::new(),
         seen: HashMap::new(),
+        streamed: BTreeMap::new(),
         seconds: 0,
     };
     for _ in 0..2 {
@@ -45,7 +51,7 @@ impl Machine {
     async fn step(&mut self) {
         let now = at(self.seconds);
         let instance = *self.instances.choose(&mut self.rng).unwrap();
-        match self.rng.random_range(0..12) {
+        match self.rng.random_range(0..14) {
             0..=2 => self.submit(instance).await,
             3..=5 => self.claim(instance).await,
             6..=8 => self.finish().await,
@@ -58,6 +64,7 @@ impl Machine {
                 self.fixture.expire(now, 2).await.unwrap();
                 self.fixture.take_due(instance, now, 2).await.unwrap();
             }
+            11..=12 => self.append().await,
             _ => {
                 self.fixture.retire(instance).await.unwrap();
                 self.instances.retain(|alive| *alive != instance);
@@ -80,6 +87,7 @@ impl Machine {
         let job = a_job().made_at(seconds).with(|job| {
             job.run_at = (run_in > 1).then(|| at(seconds + run_in));
             job.expires_at = (expires_in > 3).then(|| at(seconds + expires_in));
+            job.stream = expires_in % 2 == 0;
         });
         let job = if run_in == 0 { job.calling_back("https://example.com") } else { job };
         let job = self.fixture.add(job, instance).await;
@@ -107,6 +115,27 @@ impl Machine {
             batch.push((claim, outcome));
         }
         self.fixture.finish(&batch, at(self.seconds)).await.unwrap();
+    }
+
+    /// Appends to any claim there ever was, mostly where its attempt's chunks end.
+    async fn append(&mut self) {
+        let mut batch = Vec::new();
+        for _ in 0..3 {
+            let Some(claim) = self.claims.choose(&mut self.rng).cloned() else { return };
+            if !claim.job.stream {
+                continue;
+            }
+            let n_stored = self.streamed.get(&(claim.job.id, claim.attempt())).copied();
+            let first = n_stored.unwrap_or(0) + u64::from(self.rng.random_range(0..5) == 0);
+            batch.push(group(&claim, first, &["1", "2"]));
+        }
+        let held = self.fixture.append_chunks(&batch).await.unwrap();
+        for ((_, group), held) in batch.iter().zip(held) {
+            if held {
+                // Or a repetition of another group of this batch.
+                self.streamed.insert((group.job_id, group.attempt), group.end());
+            }
+        }
     }
 
     async fn check(&mut self) {
@@ -143,6 +172,20 @@ impl Machine {
             assert_eq!(numbers, (1..=job.attempt - running).collect::<Vec<_>>());
             let lost = attempts.iter().filter(|a| a.outcome == AttemptOutcome::Lost).count();
             assert_eq!(lost, job.lost_attempts as usize);
+            let outline = self.fixture.outline(*id, &acme()).await.unwrap().unwrap();
+            let streamed = self.streamed.range((*id, 0)..=(*id, u32::MAX));
+            assert_eq!(
+                outline.chunks,
+                streamed.map(|((_, attempt), n)| (*attempt, *n)).collect::<Vec<_>>()
+            );
+            let has_chunks =
+                |number: u32| outline.chunks.iter().any(|(attempt, _)| *attempt == number);
+            for attempt in attempts.iter().filter(|a| a.outcome == AttemptOutcome::Lost) {
+                if has_chunks(attempt.number) {
+                    let end = (job.status, job.attempt);
+                    assert_eq!(end, (JobStatus::Failed, attempt.number), "not repeated");
+                }
+            }
             let owed = job.status.is_final() && job.callback_url.is_some();
             let deliveries = self.fixture.list_deliveries(*id).await.unwrap();
             assert_eq!(deliveries.len(), usize::from(owed));

@@ -22,15 +22,18 @@ mod jobs;
 mod lists;
 mod machine;
 mod models;
+mod outlines;
 mod retention;
 mod schedule;
 mod serving;
+mod streams;
 mod submit;
+mod twins;
 
 use self::{
     builders::{
-        JobBuilder, a_job, a_secret, account, acme, an_error, at, failed, retry_at, some_usage,
-        succeeded,
+        JobBuilder, a_job, a_secret, account, acme, an_error, at, deferred_with, failed, retry_at,
+        some_usage, succeeded,
     },
     deliveries::an_attempt,
 };
@@ -38,7 +41,8 @@ use std::{any::Any, ops::Deref};
 
 pub use self::{
     accounts::*, builders::plain_job, credentials::*, defer::*, deliveries::*, instances::*,
-    jobs::*, lists::*, machine::*, models::*, retention::*, schedule::*, serving::*, submit::*,
+    jobs::*, lists::*, machine::*, models::*, outlines::*, retention::*, schedule::*, serving::*,
+    streams::*, submit::*, twins::*,
 };
 use super::{SharedStore, Store};
 
@@ -123,6 +127,9 @@ macro_rules! store_conformance_cases {
             a_deferred_job_can_be_cancelled_or_expire
             a_claim_that_was_deferred_writes_nothing_more
             a_deferral_holds_only_with_its_claim
+            a_ticket_is_shown_until_its_attempt_has_failed
+            a_ticket_ends_with_its_job
+            a_job_with_a_ticket_has_started_and_does_not_expire
             revoked_names_what_is_no_longer_held
             a_queued_job_is_cancelled_at_once
             a_running_job_is_cancelled_and_names_who_runs_it
@@ -148,6 +155,26 @@ macro_rules! store_conformance_cases {
             a_claim_says_since_when_its_job_was_ready
             a_failure_between_losses_does_not_count_as_one
             a_job_cancelled_before_the_rescue_stays_cancelled
+            chunks_are_stored_in_their_order
+            a_group_must_follow_what_is_stored
+            a_group_stored_twice_is_there_once
+            chunks_are_stored_only_under_a_claim_that_holds
+            each_attempt_has_chunks_of_its_own
+            chunks_survive_byte_for_byte
+            a_huge_chunk_survives_beside_small_ones
+            reading_begins_at_any_chunk_and_ends_with_enough
+            a_stream_of_many_groups_is_read_in_parts
+            nothing_is_stored_after_the_end_of_an_attempt
+            a_group_written_again_while_it_is_written_is_there_once
+            of_two_groups_for_one_place_one_is_stored
+            an_outline_tells_each_phase_of_a_job
+            an_outline_is_of_an_account
+            a_lost_job_whose_stream_had_begun_fails
+            only_the_lost_attempts_own_chunks_fail_its_job
+            a_stream_that_had_begun_is_not_given_back
+            the_latest_unfinished_twin_is_found
+            a_twin_is_equal_in_every_member
+            a_twin_behind_many_other_jobs_is_not_looked_for
             retention_removes_all_that_belongs_to_a_job
             retention_waits_for_deliveries
             retention_takes_the_oldest_first_and_no_more_than_it_may
@@ -242,10 +269,13 @@ mod tests {
             include_str!("lists.rs"),
             include_str!("machine.rs"),
             include_str!("models.rs"),
+            include_str!("outlines.rs"),
             include_str!("retention.rs"),
             include_str!("schedule.rs"),
             include_str!("serving.rs"),
+            include_str!("streams.rs"),
             include_str!("submit.rs"),
+            include_str!("twins.rs"),
         ];
         let written: BTreeSet<&str> = files
             .iter()

@@ -9,9 +9,13 @@ pub async fn retention_removes_all_that_belongs_to_a_job(fixture: Fixture) {
     let builder = a_job().calling_back("https://example.com").keyed("k", 1);
     let old = fixture.ended(builder, instance).await;
     let claim = deliver(&fixture, instance).await;
+    let streamed = fixture.running(a_job().with(|job| job.stream = true), instance).await;
+    assert!(fixture.append_one(&streamed, 0, &["1"]).await);
+    assert!(fixture.finish_one(&streamed, succeeded(), at(2)).await);
     let young = fixture.add(a_job(), instance).await.id;
     assert_eq!(fixture.remove_finished(at(2), 10).await.unwrap(), 0, "it ended at two");
-    assert_eq!(fixture.remove_finished(at(3), 10).await.unwrap(), 1);
+    assert_eq!(fixture.remove_finished(at(3), 10).await.unwrap(), 2);
+    assert!(fixture.chunks_from(streamed.job.id, 1, 0).await.is_empty());
     assert_eq!(fixture.find_job(old.id, &acme()).await.unwrap(), None);
     assert_eq!(fixture.find_args(old.id, &acme()).await.unwrap(), None);
     assert!(fixture.list_attempts(old.id).await.unwrap().is_empty());

@@ -23,7 +23,9 @@ WITH due AS (
     WHERE job_id = ANY ($1)
         AND status || '' = 'queued'
         AND (run_at IS NULL OR run_at <= $3)
-        AND (expires_at IS NULL OR started_at IS NOT NULL OR expires_at > $3)
+        AND (
+            expires_at IS NULL OR started_at IS NOT NULL OR ticket IS NOT NULL OR expires_at > $3
+        )
         AND EXISTS (SELECT FROM instances WHERE instance_id = $2 AND lost_at IS NULL)
     FOR UPDATE SKIP LOCKED
 )

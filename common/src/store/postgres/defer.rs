@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::submit::count;
+use super::{finish::without_nul, streams::Begun, submit::count};
 use crate::{job::Outcome, store::Claim};
 
 /// As FINISH guards itself. What the claim had overwritten is put back: with no attempt before it
@@ -19,11 +19,13 @@ SET status = 'queued',
         WHERE attempts.job_id = jobs.job_id AND attempts.number = jobs.attempt - 1
     ),
     run_at = input.run_at,
-    ready_at = GREATEST(input.run_at, $6)
+    ready_at = GREATEST(input.run_at, $6),
+    deferred = true,
+    ticket = COALESCE(input.ticket, jobs.ticket)
 FROM unnest(
-    $1::uuid[], $2::uuid[], $3::int4[], $4::timestamptz[], $5::timestamptz[]
+    $1::uuid[], $2::uuid[], $3::int4[], $4::timestamptz[], $5::timestamptz[], $7::text[]
 ) WITH ORDINALITY AS input (
-    job_id, instance_id, attempt, attempt_started_at, run_at, position
+    job_id, instance_id, attempt, attempt_started_at, run_at, ticket, position
 )
 WHERE jobs.job_id = ANY (ARRAY[input.job_id])
     AND jobs.status || '' = 'running'
@@ -40,16 +42,21 @@ pub(super) struct Deferral<'a> {
     index: usize,
     claim: &'a Claim,
     run_at: DateTime<Utc>,
+    ticket: Option<&'a str>,
 }
 
 impl<'a> Deferral<'a> {
-    /// Those of `outcomes` that are deferrals, in the order in which jobs are locked.
-    pub(super) fn of(outcomes: &'a [(Claim, Outcome)]) -> Vec<Self> {
+    /// Those of `outcomes` that are deferrals, in the order in which jobs are locked. An attempt
+    /// whose stream has begun cannot be taken back.
+    pub(super) fn of(outcomes: &'a [(Claim, Outcome)], begun: &Begun) -> Vec<Self> {
         let mut deferrals: Vec<Self> = outcomes
             .iter()
             .enumerate()
+            .filter(|(_, (claim, _))| !begun.contains(&(claim.job.id, claim.job.attempt)))
             .filter_map(|(index, (claim, outcome))| match outcome {
-                Outcome::Deferred { run_at, .. } => Some(Self { index, claim, run_at: *run_at }),
+                Outcome::Deferred { run_at, ticket } => {
+                    Some(Self { index, claim, run_at: *run_at, ticket: ticket.as_deref() })
+                }
                 _ => None,
             })
             .collect();
@@ -79,6 +86,7 @@ pub(super) async fn defer(
         .bind(column!(|one| one.claim.job.attempt_started_at))
         .bind(column!(|one| one.run_at))
         .bind(now)
+        .bind(column!(|one| one.ticket.map(without_nul)))
         .fetch_all(connection)
         .await?;
     let index = |position: i64| {

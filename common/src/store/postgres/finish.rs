@@ -1,5 +1,7 @@
 //! Finish: what became of attempts, with results and deliveries, in one statement.
 
+use std::ops::Range;
+
 use chrono::{DateTime, Utc};
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
@@ -7,10 +9,12 @@ use uuid::Uuid;
 use super::{
     PostgresStore,
     defer::{Deferral, defer},
+    streams::{Begun, lock_streams},
     submit::{chunks_by_bytes, count},
 };
 use crate::{
     callback::Delivery,
+    error::JobError,
     id::JobId,
     job::{Json, Outcome},
     store::{
@@ -31,6 +35,7 @@ WITH ended AS (
     SET status = input.status,
         lost_attempts = jobs.lost_attempts + input.lost::int4,
         run_at = input.run_at,
+        ticket = CASE WHEN input.lost AND input.status = 'queued' THEN jobs.ticket END,
         ready_at = CASE
             WHEN input.status = 'queued' THEN GREATEST(input.run_at, $12) ELSE jobs.ready_at
         END,
@@ -100,17 +105,25 @@ struct Finished<'a> {
     delivery: Option<Delivery>,
 }
 
-impl PostgresStore {
-    pub(super) async fn finish_jobs(
-        &self,
-        outcomes: &[(Claim, Outcome)],
-        now: DateTime<Utc>,
-    ) -> Result<Vec<bool>, StoreError> {
+/// The statements of a group of outcomes.
+struct Plan<'a> {
+    finished: Vec<Finished<'a>>,
+    /// What each statement of them holds.
+    ranges: Vec<Range<usize>>,
+    deferrals: Vec<Deferral<'a>>,
+}
+
+impl<'a> Plan<'a> {
+    /// Attempts in `begun` that are given back end their jobs.
+    fn of(outcomes: &'a [(Claim, Outcome)], begun: &Begun, now: DateTime<Utc>) -> Self {
         let mut finished: Vec<Finished> = outcomes
             .iter()
             .enumerate()
             .filter_map(|(index, (claim, outcome))| {
-                let ending = Ending::of(outcome)?;
+                let lost = begun.contains(&(claim.job.id, claim.job.attempt))
+                    && rows::gives_stream_back(claim, outcome);
+                let ending =
+                    if lost { Ending::stream_lost(claim.job.id) } else { Ending::of(outcome)? };
                 let delivery = ending
                     .status
                     .is_final()
@@ -119,28 +132,56 @@ impl PostgresStore {
                 Some(Finished { index, claim, ending, delivery })
             })
             .collect();
-        let deferrals = Deferral::of(outcomes);
         finished.sort_by_key(|finished| finished.claim.job.id);
         let sizes = finished.iter().map(|finished| {
             finished.ending.response.as_ref().map_or(0, |response| response.as_str().len())
         });
-        let chunks = chunks_by_bytes(sizes);
+        let ranges = chunks_by_bytes(sizes);
+        Self { finished, ranges, deferrals: Deferral::of(outcomes, begun) }
+    }
+
+    fn is_one_statement(&self) -> bool {
+        self.ranges.len() + usize::from(!self.deferrals.is_empty()) <= 1
+    }
+
+    /// Answers the indices of those whose claims still held.
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<usize>, sqlx::Error> {
+        let mut held = Vec::new();
+        for range in &self.ranges {
+            held.extend(end(connection, &self.finished[range.clone()], now).await?);
+        }
+        held.extend(defer(connection, &self.deferrals, now).await?);
+        Ok(held)
+    }
+}
+
+impl PostgresStore {
+    pub(super) async fn finish_jobs(
+        &self,
+        outcomes: &[(Claim, Outcome)],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<bool>, StoreError> {
+        let streams =
+            outcomes.iter().any(|(claim, outcome)| rows::gives_stream_back(claim, outcome));
+        let plan = Plan::of(outcomes, &Begun::new(), now);
         let held = self
             .run(|lent| {
-                let (chunks, finished, deferrals) = (&chunks, &finished, &deferrals);
+                let plan = &plan;
                 Box::pin(async move {
-                    if chunks.is_empty() {
-                        return defer(lent.connection(), deferrals, now).await;
-                    }
-                    if let ([all], true) = (&chunks[..], deferrals.is_empty()) {
-                        return end(lent.connection(), &finished[all.clone()], now).await;
+                    if plan.is_one_statement() && !streams {
+                        return plan.write(lent.connection(), now).await;
                     }
                     let mut transaction = lent.connection().begin().await?;
-                    let mut held = Vec::new();
-                    for chunk in chunks {
-                        held.extend(end(&mut transaction, &finished[chunk.clone()], now).await?);
-                    }
-                    held.extend(defer(&mut transaction, deferrals, now).await?);
+                    let held = if streams {
+                        let begun = lock_streams(&mut transaction, outcomes).await?;
+                        Plan::of(outcomes, &begun, now).write(&mut transaction, now).await?
+                    } else {
+                        plan.write(&mut transaction, now).await?
+                    };
                     transaction.commit().await?;
                     Ok(held)
                 })
@@ -196,20 +237,20 @@ pub(super) fn without_nul(text: &str) -> std::borrow::Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "").into() } else { text.into() }
 }
 
-/// Results and deliveries of jobs that ended without a claim, each with the same time and error.
+/// Results and deliveries of jobs that ended without a claim, each with its error.
 pub(super) async fn write_ends(
     connection: &mut PgConnection,
-    ends: &[JobId],
-    error: &crate::error::JobError,
+    ends: &[(JobId, JobError)],
     deliveries: &[Delivery],
 ) -> Result<(), sqlx::Error> {
-    let ids: Vec<Uuid> = ends.iter().map(|id| id.as_uuid()).collect();
+    let ids: Vec<Uuid> = ends.iter().map(|(id, _)| id.as_uuid()).collect();
+    let errors: Vec<String> = ends.iter().map(|(_, error)| rows::text_of(error)).collect();
     sqlx::query(
         "INSERT INTO job_results (job_id, error)
-        SELECT ended.job_id, $2::text::json FROM unnest($1::uuid[]) AS ended (job_id)",
+        SELECT job_id, error::json FROM unnest($1::uuid[], $2::text[]) AS ended (job_id, error)",
     )
     .bind(ids)
-    .bind(rows::text_of(error))
+    .bind(errors)
     .execute(&mut *connection)
     .await?;
     if deliveries.is_empty() {

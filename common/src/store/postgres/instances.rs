@@ -11,9 +11,11 @@ use super::{
     PostgresStore,
     finish::write_ends,
     jobs::{HeldRow, Step, job_columns},
+    streams::streams_begun,
     sweep::deliveries_owed,
 };
 use crate::{
+    error::JobError,
     id::{InstanceId, JobId},
     job::{AttemptOutcome, Job, JobStatus, Limits},
     store::{InstanceStore, NewInstance, Rescued, StoreError, Wakeup, rows},
@@ -50,6 +52,7 @@ WITH moved AS (
     SET status = input.status,
         lost_attempts = jobs.lost_attempts + input.ran::int4,
         run_at = CASE WHEN input.ran THEN NULL ELSE jobs.run_at END,
+        ticket = CASE WHEN input.status = 'queued' THEN jobs.ticket END,
         ready_at = CASE
             WHEN input.ran AND input.status = 'queued' THEN $5 ELSE jobs.ready_at
         END,
@@ -193,16 +196,20 @@ impl InstanceStore for PostgresStore {
 struct Orphan {
     job: Job,
     ran_at: Option<InstanceId>,
-    becomes: JobStatus,
+    /// Why it is not run again.
+    error: Option<JobError>,
 }
 
 impl Orphan {
     fn new(job: Job, holder: Option<Uuid>) -> Self {
         let ran_at = holder.map(InstanceId::from_uuid).filter(|_| job.status == JobStatus::Running);
         let too_often = job.lost_attempts + 1 >= Limits::MAX_LOST_ATTEMPTS;
-        let becomes =
-            if ran_at.is_some() && too_often { JobStatus::Failed } else { JobStatus::Queued };
-        Self { job, ran_at, becomes }
+        let error = (ran_at.is_some() && too_often).then(rows::lost_too_often);
+        Self { job, ran_at, error }
+    }
+
+    fn becomes(&self) -> JobStatus {
+        if self.error.is_some() { JobStatus::Failed } else { JobStatus::Queued }
     }
 }
 
@@ -227,13 +234,24 @@ async fn rescue_jobs(
     if orphans.is_empty() {
         return Ok(Ok(Rescued::default()));
     }
+    // After the rows were locked: what is stored of a stream by now is all there will be.
+    let streams = orphans.iter().map(|orphan| &orphan.job).filter(|job| rows::loses_stream(job));
+    let begun = streams_begun(connection, streams).await?;
+    for orphan in
+        orphans.iter_mut().filter(|orphan| begun.contains(&(orphan.job.id, orphan.job.attempt)))
+    {
+        orphan.error = Some(rows::stream_lost(orphan.job.id));
+    }
     adopt(connection, &orphans, to, now).await?;
     let mut rescued = Rescued::default();
+    let mut ends = Vec::new();
     for orphan in orphans {
-        let Orphan { mut job, ran_at, becomes } = orphan;
-        if becomes == JobStatus::Failed {
-            (job.status, job.finished_at) = (becomes, Some(now));
+        let becomes = orphan.becomes();
+        let Orphan { mut job, ran_at, error } = orphan;
+        if let Some(error) = error {
+            (job.status, job.finished_at, job.ticket) = (becomes, Some(now), None);
             job.lost_attempts += 1;
+            ends.push((job.id, error));
             rescued.failed.push(job);
             continue;
         }
@@ -249,9 +267,8 @@ async fn rescue_jobs(
         }
     }
     if !rescued.failed.is_empty() {
-        let ids: Vec<JobId> = rescued.failed.iter().map(|job| job.id).collect();
         let owed = deliveries_owed(&rescued.failed, now);
-        write_ends(connection, &ids, &rows::lost_too_often(), &owed).await?;
+        write_ends(connection, &ends, &owed).await?;
     }
     Ok(Ok(rescued))
 }
@@ -264,7 +281,7 @@ async fn adopt(
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = orphans.iter().map(|orphan| orphan.job.id.as_uuid()).collect();
-    let becomes: Vec<&str> = orphans.iter().map(|orphan| orphan.becomes.as_str()).collect();
+    let becomes: Vec<&str> = orphans.iter().map(|orphan| orphan.becomes().as_str()).collect();
     let ran: Vec<bool> = orphans.iter().map(|orphan| orphan.ran_at.is_some()).collect();
     let tried: Vec<(JobId, u32, InstanceId, DateTime<Utc>)> = orphans
         .iter()

@@ -11,9 +11,10 @@ use crate::{
     job::{Attempt, Job, JobStatus, Json, Lane, NewJob, Outcome},
     store::{
         Cancelled, Claim, FoundJob, JobFilter, JobStore, LaneCount, Page, PageRequest, StoreError,
-        Submitted, Wakeup,
+        Submitted, Twin, Wakeup,
         rows::{self, AttemptRow, JobRow, Reader, ResultRow, Window},
     },
+    stream::{ChunkGroup, Outline},
 };
 
 /// The columns of a [`JobRow`].
@@ -24,7 +25,7 @@ macro_rules! job_columns {
          jobs.lost_attempts, jobs.timeout_ms, jobs.num_retries, jobs.total_timeout_ms, \
          jobs.route, jobs.stream, jobs.callback_url, jobs.metadata::text AS metadata, \
          jobs.reply_to, jobs.created_at, jobs.run_at, jobs.expires_at, jobs.started_at, \
-         jobs.attempt_started_at, jobs.finished_at, jobs.credential"
+         jobs.attempt_started_at, jobs.finished_at, jobs.credential, jobs.deferred, jobs.ticket"
     };
 }
 pub(super) use job_columns;
@@ -288,6 +289,35 @@ impl JobStore for PostgresStore {
         rows::all(found)
     }
 
+    async fn append_chunks(
+        &self,
+        groups: &[(InstanceId, ChunkGroup)],
+    ) -> Result<Vec<bool>, StoreError> {
+        self.append_groups(groups).await
+    }
+
+    async fn read_chunks(
+        &self,
+        id: JobId,
+        attempt: u32,
+        from: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<ChunkGroup>, StoreError> {
+        self.read_groups(id, attempt, from, max_bytes).await
+    }
+
+    async fn outline(&self, id: JobId, account: &AccountId) -> Result<Option<Outline>, StoreError> {
+        self.find_outline(id, account).await
+    }
+
+    async fn find_twin(
+        &self,
+        twin: &Twin,
+        since: DateTime<Utc>,
+    ) -> Result<Option<Job>, StoreError> {
+        self.find_twin_job(twin, since).await
+    }
+
     async fn count_lanes(&self) -> Result<Vec<LaneCount>, StoreError> {
         let query = "
             SELECT vendor, priority, count(*) FILTER (WHERE status = 'queued') AS queued,
@@ -342,16 +372,18 @@ async fn cancel(
     }
     sqlx::query(
         "UPDATE jobs
-        SET status = 'cancelled', finished_at = $2, run_at = NULL, instance_id = NULL
+        SET status = 'cancelled', finished_at = $2, run_at = NULL, instance_id = NULL,
+            ticket = NULL
         WHERE job_id = $1",
     )
     .bind(id.as_uuid())
     .bind(now)
     .execute(&mut *connection)
     .await?;
-    (job.status, job.finished_at, job.run_at) = (JobStatus::Cancelled, Some(now), None);
+    (job.status, job.finished_at) = (JobStatus::Cancelled, Some(now));
+    (job.run_at, job.ticket) = (None, None);
     let delivery = rows::delivery_owed(&job, job.status, now);
-    write_ends(connection, &[id], &error, delivery.as_slice()).await?;
+    write_ends(connection, &[(id, error)], delivery.as_slice()).await?;
     let ran_at = ran_at.map(InstanceId::from_uuid);
     Ok(Ok(Some(Cancelled::Now { job: Box::new(job), ran_at })))
 }

@@ -27,6 +27,7 @@ mod instances;
 mod jobs;
 mod models;
 mod serving;
+mod streams;
 mod submit;
 mod sweep;
 #[cfg(all(test, feature = "servers"))]

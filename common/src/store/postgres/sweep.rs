@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     callback::Delivery,
-    id::{InstanceId, JobId},
+    id::InstanceId,
     job::{Job, Lane},
     store::{
         StoreError, Wakeup,
@@ -24,6 +24,7 @@ WITH due AS (
     SELECT job_id
     FROM jobs
     WHERE status = 'queued' AND expires_at IS NOT NULL AND started_at IS NULL AND expires_at <= $1
+        AND ticket IS NULL
     ORDER BY expires_at
     LIMIT $2
     FOR UPDATE SKIP LOCKED
@@ -88,6 +89,8 @@ WITH ended AS (
     DELETE FROM attempts USING ended WHERE attempts.job_id = ANY (ARRAY[ended.job_id])
 ), removed_results AS (
     DELETE FROM job_results USING ended WHERE job_results.job_id = ANY (ARRAY[ended.job_id])
+), removed_chunks AS (
+    DELETE FROM job_chunks USING ended WHERE job_chunks.job_id = ANY (ARRAY[ended.job_id])
 ), removed_inputs AS (
     DELETE FROM job_inputs USING ended WHERE job_inputs.job_id = ANY (ARRAY[ended.job_id])
 ), removed_keys AS (
@@ -127,9 +130,9 @@ impl PostgresStore {
                     Err(error) => return Ok(Err(error)),
                 };
                 if !jobs.is_empty() {
-                    let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+                    let ends: Vec<_> = jobs.iter().map(|job| (job.id, rows::expired())).collect();
                     let owed = deliveries_owed(&jobs, now);
-                    write_ends(&mut transaction, &ids, &rows::expired(), &owed).await?;
+                    write_ends(&mut transaction, &ends, &owed).await?;
                 }
                 transaction.commit().await?;
                 Step::Ok(Ok(jobs))

@@ -17,7 +17,9 @@ pub(super) const DEFER: &str = "UPDATE jobs
                  WHERE a.job_id = jobs.job_id AND a.number = jobs.attempt - 1
              ),
              run_at = ?5,
-             ready_at = ?6
+             ready_at = ?6,
+             deferred = 1,
+             ticket = coalesce(?7, ticket)
          WHERE job_id = ?1 AND status = 'running' AND attempt = ?2 AND instance_id = ?3
              AND attempt_started_at = ?4
              AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?3 AND lost_at IS NULL)";
@@ -27,6 +29,7 @@ pub(super) fn defer(
     tx: &Tx<'_>,
     claim: &Claim,
     run_at: DateTime<Utc>,
+    ticket: Option<&str>,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let values = params![
@@ -36,6 +39,7 @@ pub(super) fn defer(
         claim.job.attempt_started_at.map(micros),
         micros(run_at),
         micros(ready_at(Some(run_at), now)),
+        ticket,
     ];
     Ok(tx.execute("jobs", DEFER, values)? == 1)
 }

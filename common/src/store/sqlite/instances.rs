@@ -11,11 +11,13 @@ use super::{
     SqliteStore,
     ending::{AttemptEnd, JobEnd, insert_attempt, insert_result},
     jobs::{HeldRow, job_columns},
+    streams::has_chunks,
     sweep::wakeup_row,
     values::micros,
     writer::{Durability, Tx},
 };
 use crate::{
+    error::JobError,
     id::InstanceId,
     job::{AttemptOutcome, Job, JobStatus, Limits},
     store::{InstanceStore, NewInstance, Rescued, StoreError, Wakeup, rows},
@@ -143,7 +145,8 @@ fn is_alive(tx: &Tx<'_>, id: InstanceId) -> Result<bool, StoreError> {
     Ok(alive?.is_some())
 }
 
-/// Queues the running jobs of lost instances again, or fails those that lost too many.
+/// Queues the running jobs of lost instances again, or fails those that lost too many or had passed
+/// on part of a stream.
 fn rescue_running(
     tx: &Tx<'_>,
     to: InstanceId,
@@ -156,8 +159,11 @@ fn rescue_running(
         let id = row.job.job_id;
         let Some(job) = rows::readable(id, Job::try_from(row.job)) else { continue };
         end_lost_attempt(tx, &job, instance.expect("the query compares it"), now)?;
-        if job.lost_attempts + 1 >= Limits::MAX_LOST_ATTEMPTS {
-            rescued.failed.push(fail_hopeless(tx, job, now)?);
+        if rows::loses_stream(&job) && has_chunks(tx, &job)? {
+            let error = rows::stream_lost(job.id);
+            rescued.failed.push(fail_hopeless(tx, job, &error, now)?);
+        } else if job.lost_attempts + 1 >= Limits::MAX_LOST_ATTEMPTS {
+            rescued.failed.push(fail_hopeless(tx, job, &rows::lost_too_often(), now)?);
         } else {
             rescued.wakeups.push(requeue(tx, &job, to, now)?);
             rescued.requeued += 1;
@@ -200,12 +206,17 @@ fn requeue(
     Ok(Wakeup { job_id: job.id, lane: job.lane(), attempt: job.attempt, reply_to: job.reply_to })
 }
 
-fn fail_hopeless(tx: &Tx<'_>, job: Job, now: DateTime<Utc>) -> Result<Job, StoreError> {
+fn fail_hopeless(
+    tx: &Tx<'_>,
+    job: Job,
+    error: &JobError,
+    now: DateTime<Utc>,
+) -> Result<Job, StoreError> {
     tx.execute(
         "jobs",
         "UPDATE jobs
          SET status = 'failed', instance_id = NULL, lost_attempts = lost_attempts + 1,
-             finished_at = ?2
+             finished_at = ?2, ticket = NULL
          WHERE job_id = ?1 AND status = 'running'",
         params![job.id.as_uuid(), micros(now)],
     )?;
@@ -213,12 +224,13 @@ fn fail_hopeless(tx: &Tx<'_>, job: Job, now: DateTime<Utc>) -> Result<Job, Store
         job: &job,
         status: JobStatus::Failed,
         response: None,
-        error: Some(&rows::lost_too_often()),
+        error: Some(error),
         usage: &Usage::default(),
     };
     insert_result(tx, &end, now)?;
     let lost_attempts = job.lost_attempts + 1;
-    Ok(Job { status: JobStatus::Failed, lost_attempts, finished_at: Some(now), ..job })
+    let (status, finished_at) = (JobStatus::Failed, Some(now));
+    Ok(Job { status, lost_attempts, finished_at, ticket: None, ..job })
 }
 
 /// Gives the queued jobs of lost instances a new publisher; those that wait need no message yet.

@@ -9,7 +9,7 @@ use super::{
     SqliteStore,
     ending::{AttemptEnd, JobEnd, insert_attempt, insert_result},
     error::in_table,
-    run, submit, sweep,
+    run, streams, submit, sweep,
     values::{ids, micros},
     writer::{Durability, Tx},
 };
@@ -18,9 +18,10 @@ use crate::{
     job::{Attempt, AttemptOutcome, Job, JobStatus, Json, Lane, NewJob, Outcome},
     store::{
         Cancelled, Claim, FoundJob, JobFilter, JobStore, LaneCount, Page, PageRequest, StoreError,
-        Submitted, Wakeup,
+        Submitted, Twin, Wakeup,
         rows::{self, AttemptRow, JobRow, Reader, ResultRow, Window},
     },
+    stream::{ChunkGroup, Outline},
     usage::Usage,
 };
 
@@ -30,7 +31,7 @@ macro_rules! job_columns {
         "job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, \
          status, attempt, lost_attempts, timeout_ms, num_retries, total_timeout_ms, route, \
          stream, callback_url, metadata, reply_to, created_at, run_at, expires_at, started_at, \
-         attempt_started_at, finished_at, credential"
+         attempt_started_at, finished_at, credential, deferred, ticket"
     };
 }
 pub(super) use job_columns;
@@ -83,6 +84,8 @@ pub(super) fn job_row(columns: &mut Columns<'_>) -> rusqlite::Result<JobRow<i64>
         attempt_started_at: columns.next()?,
         finished_at: columns.next()?,
         credential: columns.next()?,
+        deferred: columns.next()?,
+        ticket: columns.next()?,
     })
 }
 
@@ -150,7 +153,8 @@ fn cancel(
     tx.execute(
         "jobs",
         "UPDATE jobs
-         SET status = 'cancelled', finished_at = ?2, instance_id = NULL, run_at = NULL
+         SET status = 'cancelled', finished_at = ?2, instance_id = NULL, run_at = NULL,
+             ticket = NULL
          WHERE job_id = ?1 AND status IN ('queued', 'running')",
         params![id.as_uuid(), micros(now)],
     )?;
@@ -175,7 +179,7 @@ fn cancel(
     };
     insert_result(tx, &end, now)?;
     job.status = JobStatus::Cancelled;
-    job.run_at = None;
+    (job.run_at, job.ticket) = (None, None);
     job.finished_at = Some(now);
     Ok(Some(Cancelled::Now { job: Box::new(job), ran_at }))
 }
@@ -311,16 +315,41 @@ impl JobStore for SqliteStore {
     }
 
     async fn list_attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
-        let rows: Vec<AttemptRow<i64>> = sqlx::query_as(
-            "SELECT job_id, number, outcome, instance_id, started_at, finished_at, error, usage,
-                 vendor_request_id
-             FROM attempts WHERE job_id = ?1 ORDER BY number",
-        )
-        .bind(id.as_uuid())
-        .fetch_all(&self.readers)
-        .await
-        .map_err(in_table("attempts"))?;
+        let rows: Vec<AttemptRow<i64>> = sqlx::query_as(LIST_ATTEMPTS)
+            .bind(id.as_uuid())
+            .fetch_all(&self.readers)
+            .await
+            .map_err(in_table("attempts"))?;
         rows::all(rows)
+    }
+
+    async fn append_chunks(
+        &self,
+        groups: &[(InstanceId, ChunkGroup)],
+    ) -> Result<Vec<bool>, StoreError> {
+        streams::append(self, groups).await
+    }
+
+    async fn read_chunks(
+        &self,
+        id: JobId,
+        attempt: u32,
+        from: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<ChunkGroup>, StoreError> {
+        streams::read(self, id, attempt, from, max_bytes).await
+    }
+
+    async fn outline(&self, id: JobId, account: &AccountId) -> Result<Option<Outline>, StoreError> {
+        streams::outline(self, id, account).await
+    }
+
+    async fn find_twin(
+        &self,
+        twin: &Twin,
+        since: DateTime<Utc>,
+    ) -> Result<Option<Job>, StoreError> {
+        streams::find_twin(self, twin, since).await
     }
 
     async fn count_lanes(&self) -> Result<Vec<LaneCount>, StoreError> {
@@ -333,6 +362,11 @@ impl JobStore for SqliteStore {
         sweep::remove_finished(self, before, limit).await
     }
 }
+
+pub(super) const LIST_ATTEMPTS: &str = "
+    SELECT job_id, number, outcome, instance_id, started_at, finished_at, error, usage,
+        vendor_request_id
+    FROM attempts WHERE job_id = ?1 ORDER BY number";
 
 macro_rules! list_jobs {
     ($order:literal) => {

@@ -17,6 +17,7 @@ mod jobs;
 mod models;
 mod run;
 mod serving;
+mod streams;
 mod submit;
 mod sweep;
 mod values;

@@ -11,6 +11,7 @@ use super::{
     ending::{AttemptEnd, JobEnd, insert_attempt, insert_result},
     error::in_table,
     jobs::{Columns, job_columns, job_row},
+    streams::has_chunks,
     values::{Hex, array, micros},
     writer::{Durability, Tx},
 };
@@ -47,7 +48,8 @@ pub(super) const CLAIM: &str = concat!(
          started_at = coalesce(started_at, ?3), attempt_started_at = ?3
      WHERE job_id = ?1 AND status = 'queued'
          AND (run_at IS NULL OR run_at <= ?3)
-         AND (expires_at IS NULL OR expires_at > ?3 OR started_at IS NOT NULL)
+         AND (expires_at IS NULL OR expires_at > ?3 OR started_at IS NOT NULL
+             OR ticket IS NOT NULL)
          AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?2 AND lost_at IS NULL)
      RETURNING ",
     job_columns!(),
@@ -153,10 +155,14 @@ fn end(
     outcome: &Outcome,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
-    if let Outcome::Deferred { run_at, .. } = outcome {
-        return defer(tx, claim, *run_at, now);
-    }
-    let Some(ending) = Ending::of(outcome) else { return Ok(false) };
+    let ending = if rows::gives_stream_back(claim, outcome) && has_chunks(tx, &claim.job)? {
+        Ending::stream_lost(claim.job.id)
+    } else if let Outcome::Deferred { run_at, ticket } = outcome {
+        return defer(tx, claim, *run_at, ticket.as_deref(), now);
+    } else {
+        let Some(ending) = Ending::of(outcome) else { return Ok(false) };
+        ending
+    };
     let values = params![
         claim.job.id.as_uuid(),
         claim.job.attempt,
@@ -218,6 +224,7 @@ pub(super) const END: &str = "UPDATE jobs
              instance_id = iif(?5, NULL, instance_id),
              lost_attempts = lost_attempts + ?6,
              run_at = ?7,
+             ticket = iif(?6 AND NOT ?5, ticket, NULL),
              ready_at = iif(?5, ready_at, ?8)
          WHERE job_id = ?1 AND status = 'running' AND attempt = ?2 AND instance_id = ?3
              AND attempt_started_at = ?10

@@ -113,7 +113,7 @@ pub(super) async fn remove_finished(
 }
 
 /// What belongs to a job, in an order that leaves no orphan findable.
-const REMOVALS: [(&str, &str); 7] = [
+const REMOVALS: [(&str, &str); 8] = [
     (
         "delivery_attempts",
         "DELETE FROM delivery_attempts WHERE delivery_id IN (
@@ -131,6 +131,10 @@ const REMOVALS: [(&str, &str); 7] = [
         "DELETE FROM job_results WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))",
     ),
     (
+        "job_chunks",
+        "DELETE FROM job_chunks WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))",
+    ),
+    (
         "job_inputs",
         "DELETE FROM job_inputs WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))",
     ),
@@ -146,7 +150,7 @@ pub(super) const EXPIRE: &str = concat!(
          WHERE job_id IN (
              SELECT job_id FROM jobs
              WHERE status = 'queued' AND expires_at IS NOT NULL AND started_at IS NULL
-                 AND expires_at <= ?1
+                 AND expires_at <= ?1 AND ticket IS NULL
              ORDER BY expires_at LIMIT ?2
          ) AND status = 'queued'
          RETURNING ",

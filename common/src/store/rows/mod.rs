@@ -3,6 +3,10 @@
 //! A row keeps words, documents and instants as stored; turning it into the domain checks each and
 //! names table and column of what cannot be read.
 
+mod chunks;
+
+pub(crate) use self::chunks::*;
+
 use std::{collections::HashMap, str::FromStr};
 
 use chrono::{DateTime, Utc};
@@ -143,6 +147,8 @@ pub(crate) struct JobRow<T> {
     pub(crate) route: Option<String>,
     pub(crate) credential: Option<String>,
     pub(crate) stream: bool,
+    pub(crate) deferred: bool,
+    pub(crate) ticket: Option<String>,
     pub(crate) callback_url: Option<String>,
     pub(crate) metadata: Option<String>,
     pub(crate) reply_to: Option<Uuid>,
@@ -183,8 +189,8 @@ impl<T: StoredInstant> TryFrom<JobRow<T>> for Job {
             route: row.route.map(|route| read.word("route", &route)).transpose()?,
             credential: row.credential.map(|name| read.word("credential", &name)).transpose()?,
             stream: row.stream,
-            deferred: false,
-            ticket: None,
+            deferred: row.deferred,
+            ticket: row.ticket,
             callback_url: row.callback_url,
             metadata: row.metadata.map(|text| read.json("metadata", text)).transpose()?,
             reply_to: row.reply_to.map(InstanceId::from_uuid),
@@ -625,6 +631,12 @@ impl Ending {
             },
             Outcome::Deferred { .. } => return None,
         })
+    }
+
+    /// Of an attempt that is given back after part of its stream was passed on.
+    pub(crate) fn stream_lost(id: JobId) -> Self {
+        let ending = Self::of(&Outcome::HandedBack).expect("it ends the attempt");
+        Self { status: JobStatus::Failed, error: Some(stream_lost(id)), ..ending }
     }
 
     fn because(self, error: JobError) -> Self {
