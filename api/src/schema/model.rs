@@ -36,7 +36,7 @@ pub struct InferenceModel {
     #[schema(schema_with = vendor_configuration, required = false)]
     pub vendor_configuration: Option<Json>,
     pub status: InferenceModelStatus,
-    /// Why the status is what it is, for a person.
+    /// Why the status is what it is, or why the model is unavailable, for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ mod credentials;
 mod flaky;
 mod gate;
 mod platform;
+mod registered;
 mod rescue;
 mod stops;
 mod streams;

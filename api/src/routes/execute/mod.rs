@@ -19,7 +19,7 @@ use crate::{
     credential,
     error::ApiError,
     extract::{Payload, Segment},
-    rules,
+    registered, rules,
     state::AppState,
     submit::Order,
     terms::Terms,
@@ -73,8 +73,10 @@ pub async fn execute_server(
         ..Terms::of(headers)
     };
     let loc = || vec!["path".into(), "alias".into()];
-    let credential = credential::of_model(state, &caller.account, model, loc).await?;
-    let order = Order {
+    let credential = credential::of_model(state, model, loc).await?;
+    // Who has opened a model to others is not told what they get.
+    let own = model.filter(|model| model.account == caller.account);
+    let mut order = Order {
         operation: Operation::Execute,
         account: caller.account,
         alias: Some(server.alias.clone().unwrap_or_else(|| server.id.to_string())),
@@ -88,7 +90,7 @@ pub async fn execute_server(
         stream: request.stream,
         callback_url: request
             .callback_url
-            .or_else(|| model.and_then(|model| model.default_callback_url.clone())),
+            .or_else(|| own.and_then(|model| model.default_callback_url.clone())),
         metadata: None,
         run_at: None,
         expires_at: None,
@@ -97,6 +99,9 @@ pub async fn execute_server(
         trace: request.trace,
         share: request.share,
     };
+    if let Some(model) = model {
+        registered::complete(state, &mut order, model, request.given, &["body".into()]).await?;
+    }
     answer::place(state, order, terms).await
 }
 

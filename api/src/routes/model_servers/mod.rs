@@ -9,6 +9,8 @@ pub mod history;
 pub mod list;
 pub mod rollback;
 #[cfg(test)]
+mod switch_tests;
+#[cfg(test)]
 mod tests;
 
 use axum::{Router, routing};

@@ -12,7 +12,7 @@ use inferq_common::{
 };
 use serde_json::value::RawValue;
 
-use super::{definition, deploying};
+use super::{availability, definition, deploying};
 use crate::{
     auth::Caller,
     error::ApiError,
@@ -57,7 +57,7 @@ pub(crate) async fn create_model(
     match state.store.add_model(&model, update).await? {
         Added::New(model) | Added::Updated(model) => {
             state.catalogue.settle(&state.store).await;
-            Ok(JsonBody(model.into()))
+            availability::shown_one(&state, model).await.map(JsonBody)
         }
         Added::Conflict(there) if update => Err(deploying(&there)),
         Added::Conflict(there) => Err(ApiError::Conflict(

@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 
+use super::availability;
 use crate::{
     auth::Caller,
     error::ApiError,
@@ -35,5 +36,5 @@ pub(crate) async fn get_model(
     Segment(id): Segment<String>,
 ) -> Result<Json<InferenceModel>, ApiError> {
     let model = super::find(&state, &caller, &id).await?;
-    Ok(Json(model.into()))
+    availability::shown_one(&state, model).await.map(Json)
 }

@@ -1,5 +1,6 @@
 //! Registered models (v5).
 
+mod availability;
 #[cfg(test)]
 mod change_tests;
 pub mod create;

@@ -9,7 +9,7 @@ use inferq_common::{
 };
 use serde_json::value::RawValue;
 
-use super::{create::check_name, definition, deploying, find, not_found};
+use super::{availability, create::check_name, definition, deploying, find, not_found};
 use crate::{
     auth::Caller,
     error::ApiError,
@@ -69,7 +69,7 @@ pub(crate) async fn update_model(
         match state.store.replace_model(&model, &changed).await? {
             Changed::Done(model) => {
                 state.catalogue.settle(&state.store).await;
-                return Ok(JsonBody(model.into()));
+                return availability::shown_one(&state, model).await.map(JsonBody);
             }
             Changed::Missing => return Err(not_found()),
             Changed::Deploying(model) => return Err(deploying(&model)),
@@ -109,7 +109,7 @@ async fn rename(
     match state.store.rename_model(model.id, &caller.account, &request.name, swap).await? {
         Renamed::Done(model) => {
             state.catalogue.settle(&state.store).await;
-            Ok(JsonBody(model.into()))
+            availability::shown_one(state, model).await.map(JsonBody)
         }
         Renamed::Missing => Err(not_found()),
         Renamed::Deploying(model) => Err(deploying(&model)),
