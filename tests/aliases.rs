@@ -122,7 +122,7 @@ async fn a_change_holds_at_once_in_every_process(mode: Mode) {
         let request = platform.request(Method::PATCH, &format!("/v5/models/{id}"));
         assert_eq!(request.json(&change).send().await.unwrap().status(), StatusCode::OK);
         for (status, job) in everywhere(execute, &json!({})).await {
-            let timeout = &job["inference_configuration"]["timeout_seconds"];
+            let timeout = &job["timeout_seconds"];
             assert_eq!((status, timeout), (202, &json!(17)), "{job}");
         }
         let delete = async |path: &str| {

@@ -31,8 +31,9 @@ use crate::{
     running::Held,
 };
 
-/// What has changed of a model is acted on after at most this long.
-const LIFETIME: Duration = Duration::from_secs(1);
+/// What has changed of a model is acted on after at most this long. As in the api's catalogue: who
+/// changes a model is answered after it.
+const LIFETIME: Duration = Duration::from_millis(250);
 /// Models kept in memory.
 const MAX_ENTRIES: usize = 10_000;
 /// Responses above this size, and schemas not compiled yet, take longer to check than a task may

@@ -140,10 +140,7 @@ async fn a_model_says_what_its_requests_do_not() {
     let model = launch(&api, json!({ "high_priority": true }), &json!({}), metadata).await.ok();
     serve(&api, model["id"].as_str().unwrap()).await;
     let made = job(&api, "{}", &[]).await;
-    let limits = |job: &Value| {
-        let configuration = &job["inference_configuration"];
-        (configuration["timeout_seconds"].clone(), configuration["num_retries"].clone())
-    };
+    let limits = |job: &Value| (job["timeout_seconds"].clone(), job["num_retries"].clone());
     assert_eq!(made["priority"], Priority::High.as_str());
     assert_eq!(limits(&made), (json!(7), json!(0)), "{made}");
     let headers = [("x-priority", "low"), ("x-timeout-seconds", "9"), ("x-num-retries", "1")];
