@@ -104,3 +104,6 @@ async fn document(state: AppState, operation: Operation, wait: Wait, mut waiter:
     };
     document.to_string()
 }
+
+#[cfg(test)]
+mod tests;

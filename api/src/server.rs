@@ -132,6 +132,7 @@ impl Server {
 mod tests {
     use std::net::SocketAddr;
 
+    use inferq_common::store::Claim;
     use secrecy::ExposeSecret as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -206,5 +207,88 @@ mod tests {
         shutdown.hard.cancel();
         assert!(answer(stream).await.starts_with("HTTP/1.1 503 "));
         tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    /// Sends an `execute` that is to be streamed and reads the head and the first chunk, `1`.
+    async fn stream_of(api: &TestApi, address: SocketAddr, header: &str) -> (TcpStream, Claim) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let key = api.key.expose_secret();
+        let body = r#"{"stream":true}"#;
+        let length = body.len();
+        let head =
+            format!("host: x\r\nx-api-key: {key}\r\n{header}content-length: {length}\r\n\r\n");
+        let request = format!("POST /v4/serving/a/greeter/execute HTTP/1.1\r\n{head}{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let claim = api.claim().await;
+        api.tell(&claim, 0, &["1"]);
+        let mut text = Vec::new();
+        while !text.ends_with(b"data: 1\n\n\r\n") {
+            text.push(stream.read_u8().await.unwrap());
+        }
+        (stream, claim)
+    }
+
+    async fn with_greeter() -> TestApi {
+        let api = TestApi::with(|config| config.shutdown_grace_secs = 0).await;
+        api.add_server("greeter", "model_zoo/echo").await;
+        api
+    }
+
+    #[tokio::test]
+    async fn a_reader_whose_socket_closes_is_noticed_at_once() {
+        let api = with_greeter().await;
+        let (address, _shutdown, _tasks) = served(&api).await;
+        let (stream, _) = stream_of(&api, address, "").await;
+        assert_eq!(api.state.waiters.len(), 1);
+        drop(stream);
+        while !api.state.waiters.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let header = "x-cancel-on-disconnect: true\r\n";
+        let (stream, claim) = stream_of(&api, address, header).await;
+        drop(stream);
+        let path = format!("/v5/jobs/{}", claim.job.id);
+        let poll = [("prefer", "wait=10")];
+        let job = api.send(api.request(http::Method::GET, &path, &poll, "")).await.json();
+        assert_eq!(job["status"], "cancelled");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_a_stream_with_an_error_and_cancels_nothing() {
+        let api = with_greeter().await;
+        let (address, shutdown, mut tasks) = served(&api).await;
+        let header = "x-cancel-on-disconnect: true\r\n";
+        let (stream, claim) = stream_of(&api, address, header).await;
+        shutdown.soft.cancel();
+        let text = answer(stream).await;
+        assert!(text.contains("event: error\ndata: {"), "{text}");
+        assert!(!text.contains("[DONE]"), "{text}");
+        tasks.join_next().await.unwrap().unwrap().unwrap();
+        let job = api.get(&format!("/v5/jobs/{}", claim.job.id)).await.json();
+        assert_eq!(job["status"], "running");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_comes_late_gets_every_chunk() {
+        let api = with_greeter().await;
+        let (address, _shutdown, _tasks) = served(&api).await;
+        let (mut stream, claim) = stream_of(&api, address, "").await;
+        let text = format!("\"{}\"", "x".repeat(50_000));
+        api.append(&claim, 0, &["1"]).await;
+        for n in 1..=400 {
+            api.append(&claim, n, &[&text]).await;
+            api.tell(&claim, n, &[&text]);
+            tokio::task::yield_now().await;
+        }
+        api.finish_stream(claim, 401, succeeded("0")).await;
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"[DONE]\n\n\r\n0\r\n\r\n") {
+            let mut part = vec![0; 65536];
+            let n = stream.read(&mut part).await.unwrap();
+            assert_ne!(n, 0, "cut after {} bytes", seen.len());
+            seen.extend_from_slice(&part[..n]);
+        }
+        let seen = String::from_utf8(seen).unwrap();
+        assert_eq!(seen.matches("data: \"x").count(), 400);
     }
 }

@@ -13,7 +13,8 @@ use crate::{
     extract::SHARE_BYTES,
 };
 
-/// Event streams that may be open at once; each asks the store twice a second.
+/// Streams that may be open at once: each may hold up to half a megabyte of chunks, and one that
+/// follows a job asks the store twice a second.
 const MAX_STREAMS: usize = 1024;
 
 /// What the bodies of requests may take together, from their first byte until their job is stored:

@@ -39,7 +39,7 @@ pub struct Terms {
     pub read_timeout: Option<Duration>,
     /// Whether the caller's library sends this request again by itself.
     pub sent_again: bool,
-    /// Whether the job is cancelled once nobody is left to read its answer.
+    /// Whether the job is cancelled when this caller leaves before it has its answer.
     pub cancel_on_disconnect: bool,
 }
 

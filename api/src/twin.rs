@@ -69,3 +69,6 @@ fn same_moment(stored: Option<DateTime<Utc>>, asked: Option<DateTime<Utc>>) -> b
     let micros = |at: Option<DateTime<Utc>>| at.map(|at| at.timestamp_micros());
     micros(stored) == micros(asked)
 }
+
+#[cfg(test)]
+mod tests;

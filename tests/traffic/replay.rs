@@ -195,10 +195,10 @@ impl Stage {
         // models tell it in the body too, and then in more detail.
         if recording.request.url.path().ends_with("invoke-with-response-stream") {
             let counts = |usage: &Usage| (usage.input_tokens, usage.output_tokens);
-            return match reply.usage.is_empty() {
-                true => Ok(()),
-                false => same("assembled usage", &counts(&reply.usage), &counts(usage)),
-            };
+            if reply.usage.is_empty() {
+                return Ok(());
+            }
+            return same("assembled usage", &counts(&reply.usage), &counts(usage));
         }
         same("assembled usage", &reply.usage, usage)
     }

@@ -93,7 +93,7 @@ impl Assemble for Whole {
     }
 
     fn finish(self: Box<Self>) -> Json {
-        let whole = self.shape.and_then(|shape| shape.whole());
+        let whole = self.shape.and_then(Shape::whole);
         match whole.and_then(|text| Json::parse(text).ok()) {
             Some(whole) => whole,
             None => Box::new(self.chunks).finish(),
@@ -189,9 +189,14 @@ pub(crate) fn llmengine() -> Box<dyn Assemble> {
     Whole::of(llmengine::Completion::default())
 }
 
-/// The tasks of a Launch gateway, or what a container says by itself.
+/// The tasks of a Launch gateway.
 pub(crate) fn tasks() -> Box<dyn Assemble> {
-    Whole::of(tasks::Tasks::default())
+    Whole::of(tasks::Tasks::of_gateway())
+}
+
+/// What a container says by itself.
+pub(crate) fn container() -> Box<dyn Assemble> {
+    Whole::of(tasks::Tasks::of_container())
 }
 
 #[cfg(test)]

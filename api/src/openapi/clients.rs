@@ -17,6 +17,10 @@ use crate::schema::{
 ///
 /// Makes a job and answers with its result; with `Prefer: respond-async` or a `callback_url`
 /// answers 202 with the job. `args` and the response pass through as they are spelt.
+///
+/// With `stream` (beside `args` or in them) the answer is a stream of server-sent events: an unnamed
+/// one for each chunk, then `event: done` with `data: [DONE]`. A failure after the first byte is a
+/// chunk with `error`, and nothing follows it.
 #[utoipa::path(
     post,
     path = "/v5/inference",
@@ -27,12 +31,20 @@ use crate::schema::{
             "`respond-async`: 202 at once. `wait=N`: 202 if the job has not ended after N seconds"),
         ("idempotency-key" = Option<String>, Header, description =
             "1 to 255 characters; a repeat with the same body is answered with the first job"),
+        ("x-stainless-read-timeout" = Option<String>, Header, description =
+            "Seconds for which the caller waits for a byte; the answer begins 5 s before, with white \
+            space if it is not there yet"),
+        ("x-stainless-retry-count" = Option<String>, Header, description =
+            "Above 0: a copy of a request, which joins the first one's job while that runs"),
         ("traceparent" = Option<String>, Header, description = "W3C trace context"),
     ),
     request_body = GenericInferenceRequest,
     responses(
-        (status = 200, description = "Successful Response", body = inline(InferenceAnswer),
-            headers(("x-job-id" = String))),
+        (status = 200, description = "Successful Response", headers(("x-job-id" = String)),
+            content(
+                (inline(InferenceAnswer) = "application/json"),
+                (String = "text/event-stream"),
+            )),
         (status = 202, description = "The job is accepted", body = Job, headers(
             ("location" = String, description = "The job"),
             ("retry-after" = i64, description = "Seconds"),
@@ -59,6 +71,9 @@ fn inference() {}
 ///
 /// Makes a job of what the alias stands for and answers with its result. The body is the model's
 /// own; what else can be asked for are headers.
+///
+/// With `stream` the answer is a stream of server-sent events: an unnamed one for each of the model's
+/// chunks, then `event: done` with `data: [DONE]`, or `event: error` with a `GenericModelResponse`.
 #[utoipa::path(
     post,
     path = "/v4/serving/a/{alias}/execute",
@@ -75,13 +90,23 @@ fn inference() {}
             description = "Attempts after the first; 2 if not given"),
         ("prefer" = Option<String>, Header, description =
             "`respond-async`: 202 at once. `wait=N`: 202 if the job has not ended after N seconds"),
+        ("x-cancel-on-disconnect" = Option<bool>, Header, description =
+            "Whether the job is cancelled once its caller is gone"),
         ("idempotency-key" = Option<String>, Header, description =
             "1 to 255 characters; a repeat with the same body is answered with the first job"),
+        ("x-stainless-read-timeout" = Option<String>, Header, description =
+            "Seconds for which the caller waits for a byte; the answer begins 5 s before, with white \
+            space if it is not there yet"),
+        ("x-stainless-retry-count" = Option<String>, Header, description =
+            "Above 0: a copy of a request, which joins the first one's job while that runs"),
     ),
     request_body = GenericModelRequest,
     responses(
-        (status = 200, description = "Successful Response", body = GenericModelResponse,
-            headers(("x-job-id" = String))),
+        (status = 200, description = "Successful Response", headers(("x-job-id" = String)),
+            content(
+                (GenericModelResponse = "application/json"),
+                (String = "text/event-stream"),
+            )),
         (status = 202, description = "The job is accepted", body = Job,
             headers(("location" = String, description = "The job"), ("retry-after" = i64))),
         (status = 404, description = "No model server has this alias", body = ErrorDetail),
@@ -180,7 +205,10 @@ fn retry_job() {}
 
 /// Watch Job
 ///
-/// Server-sent events `status`, each with the job but for its response, until it has ended.
+/// Server-sent events, each with a number as its `id`: `status` with the job as it is queued and as
+/// each attempt runs, `chunk` with `attempt`, `index` and `chunk` for each part of a streamed answer,
+/// `attempt` for each attempt that is over, and last `status` with the job and its result. They can
+/// be followed from any number on, at any time.
 #[utoipa::path(
     get,
     path = "/v5/jobs/{job_id}/events",
@@ -188,11 +216,17 @@ fn retry_job() {}
     operation_id = "GET-V5-/v5/jobs/job_id/events",
     params(
         ("job_id" = Uuid, Path),
-        ("last-event-id" = Option<String>, Header, description = "Leaves out what was seen"),
+        ("starting_after" = Option<i64>, Query, minimum = 0, description =
+            "Number of the last event that was seen; before `last-event-id`"),
+        ("last-event-id" = Option<i64>, Header, minimum = 0, description =
+            "Number of the last event that was seen"),
     ),
     responses(
-        (status = 200, description = "Events", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "Events", body = String, content_type = "text/event-stream",
+            headers(("x-job-id" = String))),
+        (status = 204, description = "The job has ended and all of it was seen"),
         (status = 404, description = "The account has no such job", body = ErrorDetail),
+        (status = 422, description = "Validation Error", body = HTTPValidationError),
     ),
     security(("APIKeyHeader" = [])),
 )]

@@ -52,7 +52,7 @@ pub struct GenericInferenceRequest {
     /// Vendor specific configuration
     #[schema(required = false)]
     pub inference_configuration: LaunchInferenceConfiguration,
-    /// Streaming is not available in this release: `true` is refused.
+    /// Whether the answer comes in chunks; `args.stream` asks for the same.
     #[schema(required = false, default = false)]
     pub stream: bool,
     /// Where the job is posted once it has ended; the answer is 202 then.
@@ -69,6 +69,9 @@ pub struct GenericInferenceRequest {
     /// Not to be started after this moment.
     #[schema(required = false, format = DateTime)]
     pub expires_at: String,
+    /// Whether the job is cancelled once its caller is gone.
+    #[schema(required = false, default = false)]
+    pub cancel_on_disconnect: bool,
 }
 
 /// The limits a job runs under.

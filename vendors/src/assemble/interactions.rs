@@ -81,20 +81,19 @@ impl Interaction {
 fn add_content(contents: &mut Slots, content: &str) -> Result<(), Strange> {
     let is_text = |content: &Object| content.value("type") == Some(r#""text""#);
     let new = Object::of(content)?;
-    match contents.last_entry().filter(|last| is_text(last.get()) && is_text(&new)) {
-        Some(mut last) => members(content)?.iter().try_for_each(|member| match &*member.key {
-            "text" => last.get_mut().text(member),
-            "annotations" => last.get_mut().extend(member),
-            _ => {
-                last.get_mut().set(member);
-                Ok(())
-            }
-        }),
-        None => {
-            push(contents, new);
-            Ok(())
+    let mut last = contents.last_entry().filter(|last| is_text(last.get()) && is_text(&new));
+    let Some(last) = last.as_mut() else {
+        push(contents, new);
+        return Ok(());
+    };
+    for member in members(content)? {
+        match member.key.as_ref() {
+            "text" => last.get_mut().text(&member)?,
+            "annotations" => last.get_mut().extend(&member)?,
+            _ => last.get_mut().set(&member),
         }
     }
+    Ok(())
 }
 
 /// Adds annotations to the text that was said last.

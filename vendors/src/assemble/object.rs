@@ -7,6 +7,9 @@ use serde_json::value::RawValue;
 
 use crate::json;
 
+/// An input of a tool may be half as deep as an answer, in which it stands.
+const MAX_INPUT_DEPTH: usize = json::MAX_DEPTH / 2;
+
 /// What was read is not of the shape that is assembled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Strange;
@@ -55,7 +58,7 @@ pub(super) fn said_json(inner: &str) -> String {
     let quoted = format!("\"{inner}\"");
     let said = serde_json::from_str::<String>(&quoted).ok().filter(|text| {
         let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
-        text.trim_ascii().is_empty() || (is_json && json::depth(text) <= json::MAX_DEPTH)
+        text.trim_ascii().is_empty() || (is_json && json::depth(text) <= MAX_INPUT_DEPTH)
     });
     match said {
         Some(text) if text.trim_ascii().is_empty() => "{}".to_owned(),
@@ -300,25 +303,20 @@ impl Object {
     }
 
     fn plain(&mut self, key: &str) -> &mut Node {
-        let place = self.places.get(key).copied();
-        match place {
-            Some(place) => &mut self.members[place].1,
-            None => {
-                let raw_key = serde_json::to_string(key).expect("a text is always valid JSON");
-                self.node(key, &raw_key)
-            }
+        if let Some(&place) = self.places.get(key) {
+            return &mut self.members[place].1;
         }
+        let raw_key = serde_json::to_string(key).expect("a text is always valid JSON");
+        self.node(key, &raw_key)
     }
 
     fn node(&mut self, key: &str, raw_key: &str) -> &mut Node {
-        let place = match self.places.get(key) {
-            Some(&place) => place,
-            None => {
-                self.places.insert(key.to_owned(), self.members.len());
-                self.members.push((raw_key.to_owned(), Node::Value("null".to_owned())));
-                self.members.len() - 1
-            }
-        };
+        let next = self.members.len();
+        let place = self.places.get(key).copied().unwrap_or(next);
+        if place == next {
+            self.places.insert(key.to_owned(), next);
+            self.members.push((raw_key.to_owned(), Node::Value("null".to_owned())));
+        }
         &mut self.members[place].1
     }
 }

@@ -14,16 +14,28 @@ use super::{
     openai::Choices,
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tasks {
+    /// Whether the chunks are a gateway's tasks, with what the model said inside.
+    is_gateway: bool,
     said: Vec<String>,
     /// `None` once something was said that is no chunk of OpenAI's.
     choices: Option<Box<Choices>>,
 }
 
+impl Tasks {
+    pub(super) fn of_gateway() -> Self {
+        Self { is_gateway: true, said: Vec::new(), choices: None }
+    }
+
+    pub(super) fn of_container() -> Self {
+        Self { is_gateway: false, ..Self::of_gateway() }
+    }
+}
+
 impl Shape for Tasks {
     fn take(&mut self, chunk: &str) -> Result<(), Strange> {
-        let said = said(chunk);
+        let said = if self.is_gateway { said(chunk) } else { chunk.to_owned() };
         let is_chunk =
             members(&said).is_ok_and(|members| members.iter().any(|it| it.key == "choices"));
         let choices = match self.choices.take() {
@@ -47,9 +59,7 @@ impl Shape for Tasks {
 /// the JSON.
 fn said(chunk: &str) -> String {
     let task = members(chunk).unwrap_or_default();
-    let Some(result) = find(&task, "status").and_then(|_| find(&task, "result")) else {
-        return chunk.to_owned();
-    };
+    let Some(result) = find(&task, "result") else { return "null".to_owned() };
     let wrapped = members(result).unwrap_or_default();
     let inner = find(&wrapped, "result").unwrap_or(result);
     match serde_json::from_str::<String>(inner) {

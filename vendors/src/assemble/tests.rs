@@ -331,13 +331,21 @@ fn tasks_are_what_their_model_said() {
     let said = [task(r#"{"result":"{\"n\":1.50}"}"#), task(r#"{"result":"words"}"#), task("7")];
     let said: Vec<&str> = said.iter().map(String::as_str).collect();
     assert_eq!(whole(tasks(), &said), r#"[{"n":1.50},"words",7]"#);
-    let chunk = r#"{"choices":[{"delta":{"content":"a"}}]}"#;
-    let whole_chat = r#"{"choices":[{"message":{"content":"aa","role":"assistant"}}]}"#;
-    assert_eq!(whole(tasks(), &[chunk, chunk]), whole_chat);
-    let wrapped = task(&format!(r#"{{"result":{chunk}}}"#));
-    assert_eq!(whole(tasks(), &[&wrapped, &wrapped]), whole_chat);
-    assert_eq!(whole(tasks(), &[chunk, "7"]), format!("[{chunk},7]"));
-    assert_eq!(whole(tasks(), &["7", chunk]), format!("[7,{chunk}]"));
+    let wrapped = task(&format!(r#"{{"result":{CHUNK}}}"#));
+    assert_eq!(whole(tasks(), &[&wrapped, &wrapped]), CHAT);
+    assert_eq!(whole(tasks(), &[&wrapped, &task("7")]), format!("[{CHUNK},7]"));
+}
+
+const CHUNK: &str = r#"{"choices":[{"delta":{"content":"a"}}]}"#;
+const CHAT: &str = r#"{"choices":[{"message":{"content":"aa","role":"assistant"}}]}"#;
+
+#[test]
+fn a_container_says_what_it_likes() {
+    let own = r#"{"status":"SUCCESS","result":7}"#;
+    assert_eq!(whole(container(), &[own, "8"]), format!("[{own},8]"));
+    assert_eq!(whole(container(), &[CHUNK, CHUNK]), CHAT);
+    assert_eq!(whole(container(), &[CHUNK, "7"]), format!("[{CHUNK},7]"));
+    assert_eq!(whole(container(), &["7", CHUNK]), format!("[7,{CHUNK}]"));
 }
 
 /// Every shape there is.
@@ -352,7 +360,7 @@ const ALL: &[fn() -> Box<dyn Assemble>] = &[
     converse,
     invoke,
     llmengine,
-    tasks,
+    container,
 ];
 
 #[test]

@@ -12,7 +12,6 @@ use std::fmt;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
-use inferq_common::error::ErrorClass;
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub use self::missing::{Missing, or_missing};

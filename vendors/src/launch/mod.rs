@@ -156,7 +156,10 @@ impl Dialect for Launch {
     }
 
     fn assemble(&self, _: Route) -> Box<dyn Assemble> {
-        assemble::tasks()
+        match self.face {
+            Face::Gateway => assemble::tasks(),
+            Face::Container => assemble::container(),
+        }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

@@ -106,15 +106,20 @@ pub async fn execute_server(
 }
 
 /// What a model server runs.
-struct Target {
-    name: ModelName,
-    registered: Option<std::sync::Arc<Model>>,
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) name: ModelName,
+    pub(crate) registered: Option<std::sync::Arc<Model>>,
 }
 
 impl Target {
     /// # Errors
     /// 404 if the server's model is gone, 409 if it cannot be called.
-    async fn of(state: &AppState, caller: &Caller, server: &ModelServer) -> Result<Self, ApiError> {
+    pub(crate) async fn of(
+        state: &AppState,
+        caller: &Caller,
+        server: &ModelServer,
+    ) -> Result<Self, ApiError> {
         let mut target = Self::named(state, caller, &server.model_deployment_id).await?;
         if target.is_none() {
             // The server may have been switched since it was read, and its old model deleted.

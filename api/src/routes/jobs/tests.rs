@@ -1,7 +1,7 @@
 use http::Method;
 use inferq_common::{
     broker::{Event, Times},
-    error::{ErrorClass, JobError},
+    error::ErrorClass,
     job::{JobResult, JobStatus, Outcome},
     usage::Usage,
 };
@@ -227,36 +227,6 @@ async fn only_an_ended_job_is_repeated() {
     assert_eq!(second.job.limits, first.job.limits);
     assert_eq!(second.job.metadata, first.job.metadata);
     assert_eq!(api.n_jobs().await, 2);
-}
-
-#[tokio::test]
-async fn a_stream_of_events_tells_each_status_and_ends_with_the_job() {
-    let api = TestApi::start().await;
-    let id = api.accepted(ECHO).await;
-    let path = format!("/v5/jobs/{id}/events");
-    let run = async {
-        let claim = api.claim().await;
-        let error = JobError::new(ErrorClass::Transient, "again");
-        let run_at = api.state.clock.now();
-        api.finish(claim, Outcome::Retry { error, usage: Usage::default(), run_at }).await;
-        let now = api.state.clock.now();
-        let claim = api.store.claim(&[id], api.state.instance.id(), now).await.unwrap().remove(0);
-        api.finish(claim, succeeded(r#""secret""#)).await;
-    };
-    let (reply, ()) = tokio::join!(api.get(&path), run);
-    assert_eq!(reply.header("content-type"), "text/event-stream");
-    assert!(reply.text.starts_with("event: status\nid: "), "{}", reply.text);
-    assert!(!reply.text.contains("secret"), "responses are not in events");
-    let last = reply.text.trim_end().rsplit("\n\n").next().unwrap();
-    assert!(last.contains("\nid: 8\n") && last.contains(r#""status":"succeeded""#), "{last}");
-
-    let seen = |last: &'static str| {
-        api.send(api.request(Method::GET, &path, &[("last-event-id", last)], ""))
-    };
-    let resumed = seen("7").await;
-    assert_eq!(resumed.text.matches("event: status").count(), 1);
-    let over = seen("8").await;
-    assert_eq!((over.status.as_u16(), over.text.as_str()), (204, ""));
 }
 
 #[tokio::test]

@@ -37,13 +37,23 @@ use crate::{
             description = "Attempts after the first; 2 if not given"),
         ("prefer" = Option<String>, Header, description =
             "`respond-async`: 202 at once. `wait=N`: 202 if the job has not ended after N seconds"),
+        ("x-cancel-on-disconnect" = Option<bool>, Header, description =
+            "Whether the job is cancelled once its caller is gone"),
         ("idempotency-key" = Option<String>, Header, description =
             "1 to 255 characters; a repeat with the same body is answered with the first job"),
+        ("x-stainless-read-timeout" = Option<String>, Header, description =
+            "Seconds for which the caller waits for a byte; the answer begins 5 s before, with white \
+            space if it is not there yet"),
+        ("x-stainless-retry-count" = Option<String>, Header, description =
+            "Above 0: a copy of a request, which joins the first one's job while that runs"),
     ),
     request_body = GenericModelRequest,
     responses(
-        (status = 200, description = "Successful Response", body = GenericModelResponse,
-            headers(("x-job-id" = String))),
+        (status = 200, description = "Successful Response", headers(("x-job-id" = String)),
+            content(
+                (GenericModelResponse = "application/json"),
+                (String = "text/event-stream"),
+            )),
         (status = 202, description = "The job is accepted", body = Job,
             headers(("location" = String, description = "The job"), ("retry-after" = i64))),
         (status = 404, description = "The account has no such model server", body = ErrorDetail),

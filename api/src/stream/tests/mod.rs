@@ -1,5 +1,8 @@
 //! Streams as their callers see them. These tests play the worker by hand.
 
+mod follow;
+mod stored;
+
 use http::Method;
 use inferq_common::{broker::Event, error::ErrorClass, job::JobStatus, store::Claim};
 use serde_json::{Value, json};
