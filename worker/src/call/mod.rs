@@ -7,7 +7,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
-use inferq_common::{error::ErrorClass, job::Job, store::Claim, telemetry::metric};
+use inferq_common::{error::ErrorClass, id::AccountId, job::Job, store::Claim, telemetry::metric};
 use inferq_vendors::{Call, Candidate, Candidates, Progress, Reply, VendorError};
 use metrics::{counter, gauge};
 use tokio::time::{Instant, timeout};
@@ -18,6 +18,7 @@ use self::ticket::Ticket;
 use crate::{
     Worker,
     gate::{Pass, Permit, pass},
+    registered,
     runner::Runner,
     running::Held,
     streaming,
@@ -55,10 +56,16 @@ impl From<End> for Called {
     }
 }
 
-/// Calls the vendor of a claimed job.
+/// Calls the vendor of a claimed job, as its registered model has it if it has one.
 pub(crate) async fn run(runner: &Runner, claim: &Claim, held: &Held) -> Called {
+    let call = async |payer: &AccountId| call_paid_by(runner, claim, held, payer).await;
+    registered::around(runner, claim, held, call).await
+}
+
+/// Calls the vendor with a credential of `payer`.
+async fn call_paid_by(runner: &Runner, claim: &Claim, held: &Held, payer: &AccountId) -> Called {
     let found = tokio::select! {
-        found = candidates(runner, &claim.job) => found,
+        found = candidates(runner, &claim.job, payer) => found,
         () = held.revoked.cancelled() => return End::Revoked.into(),
         () = runner.hand_back.cancelled() => return End::Interrupted.into(),
     };
@@ -92,9 +99,13 @@ fn no_adapter() -> End {
 /// operator's.
 ///
 /// **Cancel safe.**
-async fn candidates(runner: &Runner, job: &Job) -> Result<Candidates, VendorError> {
+async fn candidates(
+    runner: &Runner,
+    job: &Job,
+    payer: &AccountId,
+) -> Result<Candidates, VendorError> {
     let Worker { registry, .. } = &runner.worker;
-    if let Some(credential) = runner.worker.credential(job).await? {
+    if let Some(credential) = runner.worker.credential(job, payer).await? {
         return registry.candidates_with(&credential, &job.model);
     }
     registry.candidates(job.vendor, &job.model).cloned().ok_or_else(|| {
