@@ -4,9 +4,12 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/inferq/target
 
 CARGO ?= cargo
+# The environment of tests/sdk.
+SDKS = $(CARGO_TARGET_DIR)/sdks
+
 WITH_SERVERS = $(CARGO) run --quiet -p inferq-common --features testing --example with_servers --
 
-.PHONY: help dev test check bench bench-adapters servers tools fmt
+.PHONY: help dev test test-sdks check bench bench-adapters servers sdks tools fmt
 
 help: ## list the tasks
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -17,6 +20,11 @@ dev: ## start the platform in one process
 test: servers ## install what the tests need and run all of them, on both stores and both brokers
 	$(CARGO) build --quiet --bin inferq
 	$(WITH_SERVERS) $(CARGO) test --workspace --features servers --no-fail-fast
+	$(MAKE) test-sdks
+
+test-sdks: servers sdks ## drive inferq through the SDKs of its users, and hold it to its OpenAPI document
+	$(CARGO) build --quiet --bin inferq
+	$(WITH_SERVERS) scripts/test-sdks $(SDKS) $(CARGO_TARGET_DIR)/debug/inferq
 
 check: tools ## formatting, lints, docs, licences, unused dependencies
 	$(CARGO) fmt --all --check
@@ -27,6 +35,7 @@ check: tools ## formatting, lints, docs, licences, unused dependencies
 
 bench: ## measure inferq against the floor, interleaved, and print a table with ratios
 	scripts/bench
+	scripts/bench streams
 	$(MAKE) bench-adapters
 
 bench-adapters: ## measure what each vendor's adapter costs, and print a table with ratios to openai's
@@ -34,6 +43,9 @@ bench-adapters: ## measure what each vendor's adapter costs, and print a table w
 
 servers: ## install Postgres and RabbitMQ where there is neither them nor Docker (Debian, Ubuntu)
 	scripts/install-servers
+
+sdks: ## install those SDKs, from PyPI, into an environment of their own
+	scripts/install-sdks $(SDKS)
 
 tools: ## install the programs that `make check` needs
 	scripts/install-tools

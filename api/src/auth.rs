@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRequestParts;
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderMap, header, request::Parts};
 use inferq_common::{
     account::{ApiKey, KeyHash},
     cache::Cache,
     id::{AccountId, ApiKeyId},
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use subtle::ConstantTimeEq as _;
 
 use crate::{error::ApiError, state::AppState};
@@ -22,6 +23,9 @@ const MAX_KEYS: usize = 10_000;
 
 /// No key of ours is longer; what is longer is not even hashed.
 const MAX_KEY_BYTES: usize = 512;
+
+/// A key and a password of that size in base64, with some room.
+const MAX_BASIC_BYTES: usize = 2048;
 
 /// An authenticated caller. As an extractor it refuses all others with 401 or 403.
 #[derive(Debug, Clone)]
@@ -59,16 +63,26 @@ impl FromRequestParts<AppState> for Caller {
     }
 }
 
-/// The key in `x-api-key`, or else the bearer token.
+/// The key in `x-api-key`, or else the bearer token, or else the user name of Basic authentication,
+/// as Launch's clients send it.
 fn key_of(headers: &HeaderMap) -> Option<SecretString> {
-    let given = if let Some(value) = headers.get("x-api-key") {
-        value.to_str().ok()?
-    } else {
-        let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token)?
-    };
-    let given = given.trim();
-    (1..=MAX_KEY_BYTES).contains(&given.len()).then(|| SecretString::from(given))
+    let sane = |key: &str| (1..=MAX_KEY_BYTES).contains(&key.len());
+    if let Some(value) = headers.get("x-api-key") {
+        let key = value.to_str().ok()?.trim();
+        return sane(key).then(|| SecretString::from(key));
+    }
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return sane(token).then(|| SecretString::from(token));
+    }
+    if !scheme.eq_ignore_ascii_case("basic") || token.len() > MAX_BASIC_BYTES {
+        return None;
+    }
+    let decoded = SecretSlice::from(BASE64.decode(token).ok()?);
+    let (key, _password) = str::from_utf8(decoded.expose_secret()).ok()?.split_once(':')?;
+    let key = key.trim();
+    sane(key).then(|| SecretString::from(key))
 }
 
 /// The account named by the request, if the key may use it; else the key's own.

@@ -28,7 +28,10 @@ use crate::{
     report::{Spread, print},
 };
 
-const KEY: &str = "a-key-for-the-benchmarks-of-inferq";
+pub(crate) const KEY: &str = "a-key-for-the-benchmarks-of-inferq";
+
+/// Jobs of one vendor at once in one process, as they are unless configured.
+pub(crate) const CONCURRENCY: u32 = 128;
 
 #[derive(Debug, Args)]
 pub struct CompareArgs {
@@ -237,6 +240,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) number: u32,
     /// How long the vendor takes for an answer.
     pub(crate) delay_ms: u64,
+    /// Jobs of one vendor at once in one process of inferq.
+    pub(crate) concurrency: u32,
 }
 
 /// A stack that is ready.
@@ -244,6 +249,8 @@ pub(crate) struct Started {
     /// Each with its name, the vendor among them.
     processes: Vec<(String, Child)>,
     pub(crate) url: String,
+    /// Where the vendor's paths begin.
+    pub(crate) vendor_url: String,
     ready_ms: f64,
     _data: TempDir,
 }
@@ -275,6 +282,7 @@ pub(crate) async fn start(
     let delay = setup.delay_ms.to_string();
     let (vendor, vendor_address) = listening(vendor.args(["vendor", "--delay-ms", &delay])).await?;
     let vendor_url = format!("http://{vendor_address}/v1");
+    let concurrency = setup.concurrency.to_string();
     let data = TempDir::new_in(folder)?;
     let begun = Instant::now();
     let mut processes = vec![("vendor".to_owned(), vendor)];
@@ -304,6 +312,7 @@ pub(crate) async fn start(
                 ("INFERQ__DATABASE__URL", database.as_str()),
                 ("INFERQ__BROKER__URL", setup.amqp),
                 ("INFERQ__VENDORS__OPENAI__BASE_URL", &vendor_url),
+                ("INFERQ__WORKER__CONCURRENCY", &concurrency),
             ];
             let status =
                 inferq(setup.inferq, &settings).arg("migrate").stdout(Stdio::null()).status();
@@ -317,8 +326,11 @@ pub(crate) async fn start(
         }
         Stack::Embedded => {
             let address = free_address()?;
-            let mut dev =
-                inferq(setup.inferq, &[("INFERQ__VENDORS__OPENAI__BASE_URL", &vendor_url)]);
+            let settings = [
+                ("INFERQ__VENDORS__OPENAI__BASE_URL", vendor_url.as_str()),
+                ("INFERQ__WORKER__CONCURRENCY", &concurrency),
+            ];
+            let mut dev = inferq(setup.inferq, &settings);
             dev.args(["dev", "--listen", &address, "--data-dir"]).arg(data.path().join("data"));
             processes.push(("dev".to_owned(), dev.stdout(Stdio::null()).spawn()?));
             format!("http://{address}")
@@ -326,7 +338,7 @@ pub(crate) async fn start(
     };
     is_ready(&url).await?;
     let ready_ms = begun.elapsed().as_secs_f64() * 1e3;
-    Ok(Started { processes, url, ready_ms, _data: data })
+    Ok(Started { processes, url, vendor_url, ready_ms, _data: data })
 }
 
 async fn measure(
@@ -341,6 +353,7 @@ async fn measure(
         amqp: &args.amqp,
         number: round,
         delay_ms: 0,
+        concurrency: CONCURRENCY,
     };
     let started = start(&setup, stack, folder).await?;
     let url = &started.url;

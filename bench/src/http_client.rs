@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -34,6 +35,23 @@ impl HttpClient {
         prefer: Option<&str>,
         body: Bytes,
     ) -> anyhow::Result<Response<Bytes>> {
+        let exchange = async {
+            let (head, body) = self.open(method, path, prefer, body).await?.into_parts();
+            anyhow::Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+        };
+        tokio::time::timeout(Duration::from_secs(60), exchange)
+            .await
+            .with_context(|| format!("no answer from {}{path} within 60 s", self.base))?
+    }
+
+    /// As [`Self::send`], with the body still to be read and no bound in time.
+    pub async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        prefer: Option<&str>,
+        body: Bytes,
+    ) -> anyhow::Result<Response<Incoming>> {
         let uri: Uri = format!("{}{path}", self.base).parse()?;
         let mut request =
             Request::builder().method(method).uri(uri).header("content-type", "application/json");
@@ -43,13 +61,6 @@ impl HttpClient {
         if let Some(prefer) = prefer {
             request = request.header("prefer", prefer);
         }
-        let request = request.body(Full::new(body))?;
-        let exchange = async {
-            let (head, body) = self.client.request(request).await?.into_parts();
-            anyhow::Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
-        };
-        tokio::time::timeout(Duration::from_secs(60), exchange)
-            .await
-            .with_context(|| format!("no answer from {}{path} within 60 s", self.base))?
+        Ok(self.client.request(request.body(Full::new(body))?).await?)
     }
 }

@@ -9,6 +9,7 @@ mod http_client;
 mod load;
 mod report;
 mod soak;
+mod streams;
 mod vendor;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +36,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Keep inferq busy for minutes and print what memory it holds
     Soak(soak::SoakArgs),
+    /// Print what the queue adds to a streamed answer, and how fast models are read
+    Streams(streams::StreamsArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -43,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     let mut runtime = match cli.command {
         // One thread each, as they were when the limits were measured.
         Command::Vendor(_) | Command::Load(_) => tokio::runtime::Builder::new_current_thread(),
-        Command::Floor(_) | Command::Compare(_) | Command::Soak(_) => {
+        Command::Floor(_) | Command::Compare(_) | Command::Soak(_) | Command::Streams(_) => {
             tokio::runtime::Builder::new_multi_thread()
         }
     };
@@ -58,6 +61,7 @@ fn main() -> anyhow::Result<()> {
             }
             Command::Compare(args) => compare::run(args).await,
             Command::Soak(args) => soak::run(args).await,
+            Command::Streams(args) => streams::run(args).await,
         }
     })
 }

@@ -68,7 +68,14 @@ pub async fn run(args: SoakArgs) -> anyhow::Result<()> {
             (Stack::Inferq, postgres, args.amqp.as_deref().context("it needs --amqp too")?)
         }
     };
-    let setup = Setup { inferq: &args.inferq, postgres, amqp, number: 0, delay_ms: args.delay_ms };
+    let setup = Setup {
+        inferq: &args.inferq,
+        postgres,
+        amqp,
+        number: 0,
+        delay_ms: args.delay_ms,
+        concurrency: compare::CONCURRENCY,
+    };
     let started = compare::start(&setup, stack, folder.path()).await?;
     compare::load(&started.url, Kind::Async, args.in_flight, WARM_UP_SECONDS).await?;
 

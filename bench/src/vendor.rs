@@ -32,13 +32,10 @@ pub struct VendorArgs {
     /// Answers every N-th call with 503; 0: none
     #[arg(long, default_value_t = 0)]
     fail_every: u64,
-    /// Parts of a streamed answer
-    #[arg(long, default_value_t = 20)]
-    chunks: u32,
-    /// Waits this long between two parts
-    #[arg(long, default_value_t = 0)]
-    chunk_ms: u64,
 }
+
+/// Parts of a streamed answer where the request has no member `chunks`.
+const DEFAULT_CHUNKS: u32 = 20;
 
 #[derive(Debug)]
 struct Mock {
@@ -52,6 +49,11 @@ struct Chat<'a> {
     messages: Vec<ChatMessage<'a>>,
     #[serde(default)]
     stream: bool,
+    /// Parts of a streamed answer.
+    chunks: Option<u32>,
+    /// Between two parts.
+    #[serde(default)]
+    chunk_ms: u64,
 }
 
 #[derive(Deserialize)]
@@ -85,7 +87,7 @@ async fn chat(State(mock): State<Arc<Mock>>, body: Bytes) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, error).into_response();
     }
     if chat.stream {
-        return streamed(&mock.args, message.content.get());
+        return streamed(&chat, message.content.get());
     }
     let answer = format!(
         r#"{{"id":"chatcmpl-{number}","object":"chat.completion","created":1,"model":"mock","choices":[{{"index":0,"message":{{"role":"assistant","content":{}}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":8,"completion_tokens":8,"total_tokens":16}}}}"#,
@@ -94,16 +96,23 @@ async fn chat(State(mock): State<Arc<Mock>>, body: Bytes) -> Response {
     ([("content-type", "application/json")], answer).into_response()
 }
 
-fn streamed(args: &VendorArgs, content: &str) -> Response {
-    let wait = Duration::from_millis(args.chunk_ms);
+/// Each part tells its number and when it was sent, so that whoever reads it knows how long it was on
+/// its way.
+fn streamed(chat: &Chat<'_>, content: &str) -> Response {
+    let every = Duration::from_millis(chat.chunk_ms);
+    let begun = tokio::time::Instant::now();
     let content = content.to_owned();
-    let parts = stream::iter(0..args.chunks).then(move |_| {
-        let chunk = format!(
-            "data: {{\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{content}}},\"finish_reason\":null}}]}}\n\n"
-        );
+    let n_chunks = chat.chunks.unwrap_or(DEFAULT_CHUNKS);
+    let parts = stream::iter(0..n_chunks).then(move |n| {
+        let content = content.clone();
         async move {
-            tokio::time::sleep(wait).await;
-            Ok::<_, std::convert::Infallible>(chunk)
+            if !every.is_zero() {
+                tokio::time::sleep_until(begun + every * n).await;
+            }
+            let sent = crate::streams::now_micros();
+            Ok::<_, std::convert::Infallible>(format!(
+                "data: {{\"object\":\"chat.completion.chunk\",\"n\":{n},\"sent\":{sent},\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{content}}},\"finish_reason\":null}}]}}\n\n"
+            ))
         }
     });
     let end = stream::iter([Ok("data: [DONE]\n\n".to_owned())]);

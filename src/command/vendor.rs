@@ -58,6 +58,10 @@ pub async fn run(args: VendorArgs, file: Option<&Path>) -> Result<(), Failure> {
     match args.command {
         VendorCommand::List => list(&config, args.json),
         VendorCommand::Check { vendor, model, timeout } => {
+            let own = config.vendor(vendor);
+            if let (None, Some(reason)) = (&model, needs_model(vendor, &own)) {
+                return Err(Failure::new(code::INVALID, reason));
+            }
             let registry = Registry::new(&config)
                 .map_err(|error| Failure::new(code::CONFIG, error.to_string()))?;
             let timeout = Duration::from_secs(timeout);
@@ -135,6 +139,17 @@ fn smallest(vendor: Vendor) -> Value {
             json!({ "messages": [{ "role": "user", "content": "hi" }] })
         }
     }
+}
+
+/// What to say where no vendor can be asked about a model that does not exist: the catalogue has a
+/// server for each of its entries.
+fn needs_model(vendor: Vendor, config: &VendorConfig) -> Option<String> {
+    if vendor != Vendor::ModelZoo || config.base_url.is_some() {
+        return None;
+    }
+    let names: Vec<&str> = config.models.keys().map(String::as_str).collect();
+    let names = ["echo"].iter().chain(&names).copied().collect::<Vec<_>>().join(", ");
+    Some(format!("each entry of {vendor} has a server of its own: name one with --model ({names})"))
 }
 
 /// What came of one key.
@@ -257,6 +272,17 @@ mod tests {
             let (works, _, code) = judge(&error(class, Some(500)), false);
             assert_eq!((works, code), (false, expected), "{class}");
         }
+    }
+
+    #[test]
+    fn an_entry_of_the_catalogue_is_to_be_named() {
+        let mut config = VendorConfig::default();
+        config.models.entry("llama".to_owned()).or_default();
+        let reason = needs_model(Vendor::ModelZoo, &config).unwrap();
+        assert!(reason.ends_with("name one with --model (echo, llama)"), "{reason}");
+        assert_eq!(needs_model(Vendor::OpenAi, &config), None);
+        config.base_url = Some("http://127.0.0.1:1/v1".parse().unwrap());
+        assert_eq!(needs_model(Vendor::ModelZoo, &config), None);
     }
 
     #[test]

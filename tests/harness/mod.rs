@@ -4,6 +4,7 @@
 
 pub mod process;
 pub mod receiver;
+pub mod sse;
 pub mod vendor;
 
 use std::{

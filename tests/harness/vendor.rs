@@ -9,11 +9,13 @@ use std::{
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::post,
 };
+use futures::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -33,6 +35,22 @@ struct Behaviour {
     retry_after: Option<String>,
     /// Answers 429 at once while it has more calls than this in hand.
     at_most: Option<usize>,
+    /// Parts of a streamed answer; what each holds is [`part`].
+    #[serde(default)]
+    parts: u32,
+    /// Between two of them.
+    #[serde(default)]
+    part_ms: u64,
+    /// Bytes of each, at least.
+    #[serde(default)]
+    part_bytes: usize,
+    /// Closes the connection before the part of this number.
+    cut_before: Option<u32>,
+}
+
+/// The text in part `n` of the streamed answer to the request of this name.
+pub fn part(name: &str, n: u32, bytes: usize) -> String {
+    format!("{name}-{n} {}", "x".repeat(bytes))
 }
 
 /// One call, as the vendor saw it.
@@ -155,6 +173,9 @@ async fn chat(State(seen): State<Seen>, headers: HeaderMap, Json(body): Json<Val
         }
         return response;
     }
+    if body["stream"] == true {
+        return streamed(behaviour, watch);
+    }
     watch.answered(200);
     Json(json!({
         "id": "chatcmpl-1",
@@ -169,4 +190,35 @@ async fn chat(State(seen): State<Seen>, headers: HeaderMap, Json(body): Json<Val
         "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
     }))
     .into_response()
+}
+
+/// Answers part by part. A reader that leaves in the midst of it has abandoned the call.
+fn streamed(behaviour: Behaviour, watch: Watch) -> Response {
+    let parts = stream::unfold((0, Some(watch)), move |(n, watch)| {
+        let behaviour = behaviour.clone();
+        async move {
+            let watch = watch?;
+            if n > 0 {
+                tokio::time::sleep(Duration::from_millis(behaviour.part_ms)).await;
+            }
+            if behaviour.cut_before == Some(n) {
+                watch.answered(200);
+                return Some((Err(std::io::Error::other("cut as asked")), (n, None)));
+            }
+            let choice =
+                |delta, reason| json!({"index": 0, "delta": delta, "finish_reason": reason});
+            let mut chunk = json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "n": n});
+            if n < behaviour.parts {
+                let text = part(&behaviour.name, n, behaviour.part_bytes);
+                chunk["choices"] = json!([choice(json!({"content": text}), Value::Null)]);
+                return Some((Ok(format!("data: {chunk}\n\n")), (n + 1, Some(watch))));
+            }
+            watch.answered(200);
+            chunk["choices"] = json!([choice(json!({}), "stop".into())]);
+            chunk["usage"] =
+                json!({"prompt_tokens": 7, "completion_tokens": n, "total_tokens": n + 7});
+            Some((Ok(format!("data: {chunk}\n\ndata: [DONE]\n\n")), (n, None)))
+        }
+    });
+    ([("content-type", "text/event-stream")], Body::from_stream(parts)).into_response()
 }

@@ -10,6 +10,7 @@ use inferq_common::{
     config::{Config, VendorConfig},
     error::{ErrorClass, JobError},
     id::JobId,
+    job::Json,
     usage::Usage,
     vendor::Vendor,
 };
@@ -27,6 +28,20 @@ use crate::harness::{Mode, PATIENCE, Platform, eventually};
 /// The longest wait before a second attempt where the vendor names none: that of an overloaded vendor,
 /// or what is left of the pause that its model takes.
 const LONGEST_OWN_WAIT: Duration = Duration::from_secs(60);
+
+/// Where whole answers say what was asked for: one of these is in each of them.
+const ANSWERS: &[&str] = &[
+    "/choices/0/message/role",
+    "/choices/0/text",
+    "/output/0/type",
+    "/content/0/type",
+    "/candidates/0/content/parts/0",
+    "/steps/0/type",
+    "/message/content/0/type",
+    "/message/tool_calls/0/function",
+    "/output/message/content/0",
+    "/generations/0/text",
+];
 
 /// Replays recordings that need the same settings, one after the other; answers for each whether it
 /// passed.
@@ -135,6 +150,9 @@ impl Stage {
         };
         check_requests(&self.server.requests(), plan, outcome.retry)?;
         check_outcome(&outcome, recording, plan)?;
+        if let (true, Ok(texts)) = (plan.streams, &outcome.answer) {
+            self.check_assembled(recording, plan, texts, &outcome.usage).await?;
+        }
         match &plan.answer {
             Err(expected) if !plan.streams => self.check_wait(plan, expected).await,
             _ => Ok(()),
@@ -148,6 +166,41 @@ impl Stage {
             Ok(_) => Err("the adapter alone did not fail".to_owned()),
             Err(error) => same("wait", &error.retry_after, &expected.wait),
         }
+    }
+
+    /// What is assembled of a stream is a whole answer: it says something, and the adapter reads it
+    /// as one that tells the same usage.
+    async fn check_assembled(
+        &self,
+        recording: &Recording,
+        plan: &Plan,
+        texts: &[String],
+        usage: &Usage,
+    ) -> Result<(), String> {
+        let (adapter, call) = (self.adapter(plan), call(plan));
+        let mut assemble = adapter.assemble(&call);
+        for text in texts {
+            assemble.push(&Json::parse(text.as_str()).map_err(|error| error.to_string())?);
+        }
+        let whole = assemble.finish();
+        let document: Value = serde_json::from_str(whole.as_str()).map_err(|it| it.to_string())?;
+        let says = |at: &&str| document.pointer(at).is_some_and(|it| !it.is_null());
+        if !ANSWERS.iter().any(|at| says(at)) {
+            return Err(format!("assembled: {} says nothing", whole.as_str()));
+        }
+        self.server.answer(whole.as_str());
+        let reply = adapter.call(&call).await.map_err(|error| format!("assembled: {error:?}"))?;
+        same("assembled", &reply.response.as_str(), &whole.as_str())?;
+        // Of a whole InvokeModel the headers tell the usage, as the last chunk's metrics do; only some
+        // models tell it in the body too, and then in more detail.
+        if recording.request.url.path().ends_with("invoke-with-response-stream") {
+            let counts = |usage: &Usage| (usage.input_tokens, usage.output_tokens);
+            if reply.usage.is_empty() {
+                return Ok(());
+            }
+            return same("assembled usage", &counts(&reply.usage), &counts(usage));
+        }
+        same("assembled usage", &reply.usage, usage)
     }
 
     fn adapter(&self, plan: &Plan) -> &dyn Adapter {

@@ -81,6 +81,18 @@ impl Server {
         *state = State { answer: answer(recording, pieces).into(), requests: Vec::new() };
     }
 
+    /// Answers every request from now on with this document, and forgets those before.
+    pub fn answer(&self, document: &str) {
+        let (kind, length) = ("application/json", document.len());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: \
+             {length}\r\n\r\n"
+        );
+        let mut state = self.state.lock().expect("no panic while locked");
+        let answer = [head, document.to_owned()].concat().into_bytes().into();
+        *state = State { answer, requests: Vec::new() };
+    }
+
     pub fn requests(&self) -> Vec<Request> {
         self.state.lock().expect("no panic while locked").requests.clone()
     }

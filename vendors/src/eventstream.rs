@@ -108,6 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::framing::splits;
 
     fn encoded(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
         let mut message =
@@ -183,17 +184,11 @@ mod tests {
         #[test]
         fn however_the_bytes_are_split_the_messages_are_the_same(
             payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..5),
-            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+            cuts in splits::cuts(),
         ) {
             let bytes: Vec<u8> =
                 payloads.iter().flat_map(|payload| encoded(&[("a", "b")], payload)).collect();
-            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-            cuts.push(bytes.len());
-            cuts.sort_unstable();
-            let mut start = 0;
-            let pieces: Vec<_> =
-                cuts.iter().map(|&cut| &bytes[std::mem::replace(&mut start, cut)..cut]).collect();
-            let (frames, ended) = decode(&pieces);
+            let (frames, ended) = decode(&splits::pieces(&bytes, &cuts));
             prop_assert_eq!(ended, Ok(()));
             let found: Vec<_> = frames.iter().map(|frame| frame.data.to_vec()).collect();
             prop_assert_eq!(found, payloads);

@@ -1,5 +1,8 @@
 //! How the parts of a streamed answer are told apart.
 
+#[cfg(test)]
+pub(crate) mod splits;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;

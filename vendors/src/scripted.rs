@@ -1,9 +1,11 @@
 //! A fake vendor for tests: the name of the model picks the outcome.
 
+mod streams;
+
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,6 +16,7 @@ use futures::{StreamExt as _, stream};
 use inferq_common::{error::ErrorClass, id::JobId, job::Json, usage::Usage};
 use tokio::sync::watch;
 
+use self::streams::Course;
 use crate::{Adapter, Call, Chunk, Chunks, Reply, error::VendorError};
 
 /// Answers by the name of the model and remembers every call.
@@ -33,23 +36,37 @@ use crate::{Adapter, Call, Chunk, Chunks, Reply, error::VendorError};
 /// | `hangs` | never answers |
 /// | `panics` | panics |
 ///
+/// Streamed, each of these gives its answer as a single chunk. These come in parts, of which number N
+/// is [`Scripted::chunk`]; not streamed, they answer as `ok`:
+///
+/// | model | stream |
+/// | --- | --- |
+/// | `stream_N`, `stream_N_every_MS` | N chunks, a pause of so many milliseconds before each |
+/// | `stream_held` | 2 chunks and, after [`Scripted::release`], 2 more |
+/// | `stream_then_fails` | 2 chunks, then a transient error |
+/// | `stream_then_cut` | 2 chunks, then nothing more and no end |
+/// | `stream_then_hangs` | 2 chunks, then silence |
+/// | `stream_then_panics` | 2 chunks, then a panic |
+///
 /// Any other name is answered `not_found`.
 #[derive(Debug)]
 pub struct Scripted {
     calls: Mutex<BTreeMap<JobId, u32>>,
     /// By model: calls inside now, and calls there were.
-    models: Mutex<BTreeMap<String, (usize, u32)>>,
+    models: Models,
     locked: AtomicBool,
     /// How many calls are inside now.
     running: watch::Sender<usize>,
     released: watch::Sender<bool>,
 }
 
+type Models = Arc<Mutex<BTreeMap<String, (usize, u32)>>>;
+
 impl Default for Scripted {
     fn default() -> Self {
         Self {
             calls: Mutex::default(),
-            models: Mutex::default(),
+            models: Models::default(),
             locked: AtomicBool::new(true),
             running: watch::Sender::new(0),
             released: watch::Sender::new(false),
@@ -90,7 +107,7 @@ impl Scripted {
 
     /// How often `model` was called.
     pub fn calls_of_model(&self, model: &str) -> u32 {
-        self.models().get(model).map_or(0, |&(_, n_calls)| n_calls)
+        lock(&self.models).get(model).map_or(0, |&(_, n_calls)| n_calls)
     }
 
     /// The calls of `locked` succeed from now on.
@@ -98,8 +115,9 @@ impl Scripted {
         self.locked.store(false, Ordering::SeqCst);
     }
 
-    fn models(&self) -> MutexGuard<'_, BTreeMap<String, (usize, u32)>> {
-        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Chunk number `n` of a stream, counted from 0.
+    pub fn chunk(n: u64) -> String {
+        format!(r#"{{"n":{n}}}"#)
     }
 
     /// What a call that succeeds consumes.
@@ -117,7 +135,7 @@ impl Scripted {
     async fn outcome(&self, call: &Call) -> Result<Reply, VendorError> {
         let n_calls = self.count(call.job_id);
         let _running = Running::one_more(&self.running);
-        let inside = Inside::enter(self, &call.model);
+        let inside = Inside::enter(&self.models, &call.model);
         match call.model.as_str() {
             "echo" => return Ok(reply(call.args.clone())),
             "fails_once" if n_calls <= 1 => return Err(failure(ErrorClass::Transient, None)),
@@ -147,6 +165,7 @@ impl Scripted {
             }
             "hangs" => std::future::pending().await,
             "panics" => panic!("the model 'panics' was called"),
+            model if Course::of(model).is_some() => {}
             model => return Err(failure(class(model), None)),
         }
         let response = Json::parse(Self::RESPONSE).expect("the constant is JSON");
@@ -161,6 +180,12 @@ impl Adapter for Scripted {
     }
 
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {
+        if let Some(course) = Course::of(&call.model) {
+            self.count(call.job_id);
+            let running = Running::one_more(&self.running);
+            let inside = Inside::enter(&self.models, &call.model);
+            return Ok(course.run(self.released.subscribe(), (running, inside)));
+        }
         let reply = self.outcome(call).await?;
         let data = Chunk::Data(reply.response.as_str().to_owned().into());
         let end = Chunk::End { usage: reply.usage, vendor_request_id: reply.vendor_request_id };
@@ -169,46 +194,50 @@ impl Adapter for Scripted {
 }
 
 /// Counts a call as running until it is dropped.
-struct Running<'a>(&'a watch::Sender<usize>);
+struct Running(watch::Sender<usize>);
 
-impl<'a> Running<'a> {
-    fn one_more(running: &'a watch::Sender<usize>) -> Self {
+impl Running {
+    fn one_more(running: &watch::Sender<usize>) -> Self {
         running.send_modify(|running| *running += 1);
-        Self(running)
+        Self(running.clone())
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.send_modify(|running| *running -= 1);
     }
 }
 
 /// Counts a call as inside its model until it is dropped.
-struct Inside<'a> {
-    scripted: &'a Scripted,
-    model: &'a str,
+struct Inside {
+    models: Models,
+    model: String,
     /// This one included.
     n_running: usize,
     n_calls: u32,
 }
 
-impl<'a> Inside<'a> {
-    fn enter(scripted: &'a Scripted, model: &'a str) -> Self {
-        let mut models = scripted.models();
-        let entry = models.entry(model.to_owned()).or_default();
+impl Inside {
+    fn enter(models: &Models, model: &str) -> Self {
+        let mut counts = lock(models);
+        let entry = counts.entry(model.to_owned()).or_default();
         *entry = (entry.0 + 1, entry.1 + 1);
         let (n_running, n_calls) = *entry;
-        Self { scripted, model, n_running, n_calls }
+        Self { models: Arc::clone(models), model: model.to_owned(), n_running, n_calls }
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for Inside {
     fn drop(&mut self) {
-        if let Some(entry) = self.scripted.models().get_mut(self.model) {
+        if let Some(entry) = lock(&self.models).get_mut(&self.model) {
             entry.0 -= 1;
         }
     }
+}
+
+fn lock(models: &Models) -> MutexGuard<'_, BTreeMap<String, (usize, u32)>> {
+    models.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn reply(response: Json) -> Reply {
@@ -232,7 +261,10 @@ fn class(model: &str) -> ErrorClass {
 }
 
 fn failure(class: ErrorClass, retry_after: Option<Duration>) -> VendorError {
-    VendorError { retry_after, ..VendorError::new(class, format!("scripted: {class}")) }
+    let mut error = VendorError::new(class, format!("scripted: {class}"));
+    // The vendor has seen the key.
+    error.error.vendor_status = (class == ErrorClass::Auth).then_some(401);
+    VendorError { retry_after, ..error }
 }
 
 #[cfg(test)]
@@ -277,5 +309,31 @@ mod tests {
         assert_eq!(scripted.running(), 0);
         scripted.release();
         scripted.call(&held).await.unwrap();
+    }
+    #[tokio::test]
+    async fn a_stream_goes_as_its_name_tells() {
+        let scripted = Scripted::default();
+        let data = |n| Chunk::Data(Scripted::chunk(n).into());
+        let all: Vec<_> = scripted.stream(&call("stream_3")).await.unwrap().collect().await;
+        let chunks: Vec<_> = all.into_iter().map(Result::unwrap).collect();
+        assert_eq!(chunks[..3], [data(0), data(1), data(2)]);
+        assert!(matches!(&chunks[3..], [Chunk::End { usage, .. }] if *usage == Scripted::usage()));
+
+        let all: Vec<_> =
+            scripted.stream(&call("stream_then_fails")).await.unwrap().collect().await;
+        assert_eq!(all.len(), 3);
+        assert_eq!(all[2].as_ref().unwrap_err().class(), ErrorClass::Transient);
+        let all: Vec<_> = scripted.stream(&call("stream_then_cut")).await.unwrap().collect().await;
+        assert_eq!(all, [Ok(data(0)), Ok(data(1))]);
+
+        let mut held = scripted.stream(&call("stream_held")).await.unwrap();
+        assert_eq!(scripted.running(), 1);
+        assert_eq!(held.next().await.unwrap().unwrap(), data(0));
+        assert_eq!(held.next().await.unwrap().unwrap(), data(1));
+        assert!(futures::future::poll_immediate(held.next()).await.is_none());
+        scripted.release();
+        assert_eq!(held.next().await.unwrap().unwrap(), data(2));
+        drop(held);
+        assert_eq!(scripted.running(), 0);
     }
 }

@@ -118,6 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::framing::splits;
 
     /// The events of a stream that comes in these pieces, and whether one was too large.
     fn decode<'a>(
@@ -200,36 +201,18 @@ mod tests {
         assert_eq!(decode([b": a comment without end".as_slice()], 10).1, error);
     }
 
-    /// Streams with many line ends, fields and bytes that are no UTF-8.
-    fn stream() -> impl Strategy<Value = Vec<u8>> {
-        let piece = prop_oneof![
-            Just(b"\n".to_vec()),
-            Just(b"\r".to_vec()),
-            Just(b"\r\n".to_vec()),
-            Just(b"data: ".to_vec()),
-            Just(b"data".to_vec()),
-            Just(b"event: x".to_vec()),
-            Just(b":".to_vec()),
-            Just(BYTE_ORDER_MARK.to_vec()),
-            Just("é漢🦀".as_bytes().to_vec()),
-            proptest::collection::vec(any::<u8>(), 0..6),
-        ];
-        proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
-    }
+    const LOOKED_AT: &[&[u8]] =
+        &[b"\n", b"\r", b"\r\n", b"data: ", b"data", b"event: x", b":", BYTE_ORDER_MARK];
 
     proptest! {
         #[test]
         fn how_the_bytes_are_split_changes_nothing(
-            stream in stream(),
-            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
+            stream in splits::stream(LOOKED_AT),
+            cuts in splits::cuts(),
             max in 0_usize..60,
         ) {
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
-            cuts.extend([0, stream.len()]);
-            cuts.sort_unstable();
-            let pieces = cuts.windows(2).map(|pair| &stream[pair[0]..pair[1]]);
             let whole = decode([stream.as_slice()], max);
-            prop_assert_eq!(&decode(pieces, max), &whole);
+            prop_assert_eq!(&decode(splits::pieces(&stream, &cuts), max), &whole);
             prop_assert_eq!(&decode(stream.chunks(1), max), &whole);
         }
     }

@@ -1,14 +1,16 @@
 //! The OpenAI adapter against a well-behaved server: what goes out and what comes back.
 
+#[path = "support/mock.rs"]
+mod mock;
+
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use inferq_common::{
-    clock::{Clock as _, ManualClock, SystemClock},
+    clock::{ManualClock, SystemClock},
     config::VendorConfig,
     error::ErrorClass,
-    id::JobId,
-    job::{Json, Route},
+    job::Route,
     usage::Usage,
 };
 use inferq_vendors::{
@@ -17,10 +19,9 @@ use inferq_vendors::{
     remote::{Remote, http::Clients},
 };
 use secrecy::SecretString;
-use wiremock::{
-    Mock, MockServer, ResponseTemplate,
-    matchers::{method, path},
-};
+use wiremock::ResponseTemplate;
+
+use self::mock::{call, json, server};
 
 fn adapter(base_url: &str, api_key: Option<&str>) -> Remote<OpenAi> {
     let config = VendorConfig {
@@ -31,28 +32,6 @@ fn adapter(base_url: &str, api_key: Option<&str>) -> Remote<OpenAi> {
     let noon = "2026-11-20T12:00:00Z".parse().expect("an instant");
     openai::adapter(&config, &Clients::default(), Arc::new(ManualClock::at(noon)))
         .expect("a good configuration")
-}
-
-fn call(model: &str, args: &str) -> Call {
-    Call {
-        job_id: JobId::new(SystemClock.now()),
-        attempt: 1,
-        model: model.to_owned(),
-        args: Json::parse(args).expect("arguments are JSON"),
-        route: None,
-        timeout: Duration::from_secs(60),
-    }
-}
-
-/// A server that answers every POST to `at` with this.
-async fn server(at: &str, answer: ResponseTemplate) -> MockServer {
-    let server = MockServer::start().await;
-    Mock::given(method("POST")).and(path(at)).respond_with(answer).mount(&server).await;
-    server
-}
-
-fn json(status: u16, body: &str) -> ResponseTemplate {
-    ResponseTemplate::new(status).set_body_raw(body, "application/json")
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! One attempt of a job, from its claim to its record.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::FutureExt as _;
 use inferq_common::{
     broker::{Event, MAX_INLINE_RESULT_BYTES, Times},
     error::ErrorClass,
@@ -12,23 +11,21 @@ use inferq_common::{
     store::{Claim, Wakeup},
     telemetry::{field, metric},
 };
-use inferq_vendors::{Call, Candidate, Candidates, Reply, VendorError};
-use metrics::{counter, gauge, histogram};
+use inferq_vendors::{Reply, VendorError};
+use metrics::{counter, histogram};
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{Instrument as _, debug, error, info, info_span};
+use tracing::{Instrument as _, debug, info, info_span};
 
 use crate::{
-    Worker,
-    gate::{Pass, Permit, pass},
+    call::{self, Called, End},
     runner::Runner,
-    running::Held,
 };
 
 /// A wait up to this stays in the worker; a longer one frees its place.
 pub(crate) const SHORT_WAIT: TimeDelta = TimeDelta::seconds(2);
 /// Bounds the sending of an event. One that is late is of no use: who waits looks into the store.
-const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the claimed attempt, and those that follow it after short waits.
 ///
@@ -52,12 +49,10 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     observe_wait(&claim);
     let held = runner.worker.running.hold(&claim);
     let began = Instant::now();
-    let end = match candidates(runner, &claim.job).await {
-        Ok(candidates) => call_with_one_of(&candidates, runner, &claim, &held).await,
-        Err(error) => End::Failed(error),
-    };
+    let called = call::run(runner, &claim, &held).await;
+    let n_chunks = called.n_chunks;
     let now = runner.worker.clock.now();
-    let Some(mut outcome) = decide(&runner.retry, &claim.job, end, now, &mut rand::rng()) else {
+    let Some(mut outcome) = decide(&runner.retry, &claim.job, called, now, &mut rand::rng()) else {
         info!("attempt was stopped: the store has given it another end");
         return None;
     };
@@ -68,31 +63,33 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
         info!("attempt's outcome was not taken: the claim no longer held or the process stops");
         return None;
     };
+    let job = &claim.job;
     match outcome {
         Outcome::Succeeded { response, usage, .. } => {
             let result = JobResult { response: Some(response), error: None, usage };
-            ended(runner, &claim.job, JobStatus::Succeeded, result, finished_at).await;
+            let status = JobStatus::Succeeded;
+            ended(runner, job, Ended { status, result, finished_at, n_chunks }).await;
             None
         }
         Outcome::Failed { error, usage } => {
             let result = JobResult { response: None, error: Some(error), usage };
-            ended(runner, &claim.job, JobStatus::Failed, result, finished_at).await;
+            let status = JobStatus::Failed;
+            ended(runner, job, Ended { status, result, finished_at, n_chunks }).await;
             None
         }
         Outcome::Retry { error, run_at, .. } => {
             counter!(metric::RETRIES, "class" => error.class.as_str()).increment(1);
             let delay_ms = (run_at - now).num_milliseconds();
             info!({ field::ERROR_CLASS } = %error.class, delay_ms, "attempt will be retried");
-            claim_again(runner, &claim.job, run_at).await
+            claim_again(runner, job, run_at).await
         }
         Outcome::HandedBack => {
             info!("attempt is handed back: the process stops");
-            runner.worker.publisher.publish(wakeup(&claim.job), None);
+            runner.worker.publisher.publish(wakeup(job), None);
             None
         }
         Outcome::Deferred { run_at, .. } => {
-            let vendor = claim.job.vendor.as_str();
-            counter!(metric::GATE_DEFERRED, "vendor" => vendor).increment(1);
+            counter!(metric::GATE_DEFERRED, "vendor" => job.vendor.as_str()).increment(1);
             let delay_ms = (run_at - now).num_milliseconds();
             debug!(delay_ms, "its model is held back; the job comes back later");
             None
@@ -100,191 +97,31 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     }
 }
 
-/// How an attempt ended.
-enum End {
-    Answered(Reply),
-    Failed(VendorError),
-    /// No call was made: the job comes back at this moment.
-    HeldBack(DateTime<Utc>),
-    /// The store has given the attempt another end; there is nothing to write.
-    Revoked,
-    /// The process stops before the vendor has answered.
-    Interrupted,
-}
-
-/// The ways to call the job's model: with the credential of its model or account, else with the
-/// operator's.
-async fn candidates(runner: &Runner, job: &Job) -> Result<Candidates, VendorError> {
-    let Worker { registry, .. } = &runner.worker;
-    if let Some(credential) = runner.worker.credential(job).await? {
-        return registry.candidates_with(&credential, &job.model);
-    }
-    registry.candidates(job.vendor, &job.model).cloned().ok_or_else(|| {
-        VendorError::new(ErrorClass::Internal, "the worker has no adapter for this vendor")
-    })
-}
-
-/// Calls the vendor with the first key that it takes: one that is refused or exhausted gives way to
-/// the next.
-async fn call_with_one_of(
-    candidates: &Candidates,
-    runner: &Runner,
-    claim: &Claim,
-    held: &Held,
-) -> End {
-    let mut failed = None;
-    for candidate in candidates.iter() {
-        let end = match pass(runner, claim, held, candidate).await {
-            Pass::Go(permit) => call_with_permit(runner, claim, held, candidate, permit).await,
-            Pass::Later(run_at) => End::HeldBack(run_at),
-            Pass::Refused(error) => End::Failed(error),
-            Pass::Revoked => End::Revoked,
-            Pass::Interrupted => End::Interrupted,
-        };
-        match end {
-            End::Failed(error)
-                if matches!(error.class(), ErrorClass::Auth | ErrorClass::QuotaExhausted) =>
-            {
-                failed = Some(error);
-            }
-            end => return end,
-        }
-    }
-    let none = || VendorError::new(ErrorClass::Internal, "the vendor has no adapter");
-    End::Failed(failed.unwrap_or_else(none))
-}
-
-/// Calls the vendor, and tells the gate what came of it.
-async fn call_with_permit(
-    runner: &Runner,
-    claim: &Claim,
-    held: &Held,
-    candidate: &Candidate,
-    permit: Permit,
-) -> End {
-    let end = call_within_limits(runner, claim, held, candidate).await;
-    let now = runner.worker.clock.now();
-    match &end {
-        End::Answered(_) => permit.done(None, now),
-        End::Failed(error) => permit.done(Some(error), now),
-        End::HeldBack(_) | End::Revoked | End::Interrupted => drop(permit),
-    }
-    end
-}
-
-/// Calls the vendor until it answers, its time is up, or someone stops the attempt. Whichever comes
-/// first, the call is dropped, and that closes its socket.
-async fn call_within_limits(
-    runner: &Runner,
-    claim: &Claim,
-    held: &Held,
-    candidate: &Candidate,
-) -> End {
-    let job = &claim.job;
-    let _counted = Counted::new(job);
-    if runner.hand_back.is_cancelled() {
-        return End::Interrupted;
-    }
-    let limit = match Limit::of(job, runner.worker.clock.now()) {
-        Ok(limit) => limit,
-        Err(expired) => return End::Failed(expired),
-    };
-    tokio::select! {
-        biased; // An answer that is there is worth more than the wish to stop.
-        answer = timeout(limit.time, call(claim, candidate, limit.time)) => match answer {
-            Ok(Ok(reply)) => End::Answered(reply),
-            Ok(Err(error)) => End::Failed(error),
-            Err(_) => End::Failed(limit.passed(job)),
-        },
-        () = held.revoked.cancelled() => End::Revoked,
-        () = runner.hand_back.cancelled() => End::Interrupted,
-    }
-}
-
-/// Makes the call. A panic in the adapter is this attempt's failure, not the worker's.
-async fn call(
-    claim: &Claim,
-    candidate: &Candidate,
-    timeout: Duration,
-) -> Result<Reply, VendorError> {
-    let job = &claim.job;
-    let call = Call {
-        job_id: job.id,
-        attempt: claim.attempt(),
-        model: job.model.clone(),
-        args: claim.args.clone(),
-        route: job.route,
-        timeout,
-    };
-    // The block makes sure that the panic of a call that fails before its first await is caught.
-    let answer = AssertUnwindSafe(async { candidate.adapter.call(&call).await }).catch_unwind();
-    answer.await.unwrap_or_else(|_| {
-        error!("the adapter panicked");
-        let message = "the adapter panicked; this is a defect of inferq";
-        Err(VendorError::new(ErrorClass::Internal, message))
-    })
-}
-
-/// How long one attempt may take, and what sets it.
-struct Limit {
-    time: Duration,
-    by_total: bool,
-}
-
-impl Limit {
-    /// The job's timeout, or what is left of its total timeout if that is less; the error if
-    /// nothing is left.
-    fn of(job: &Job, now: DateTime<Utc>) -> Result<Self, VendorError> {
-        let time = job.limits.timeout;
-        let Some(deadline) = job.deadline() else { return Ok(Self { time, by_total: false }) };
-        match (deadline - now).to_std() {
-            Ok(left) if left.is_zero() => Err(too_late(job)),
-            Ok(left) => Ok(Self { time: time.min(left), by_total: left < time }),
-            Err(_) => Err(too_late(job)),
-        }
-    }
-
-    fn passed(&self, job: &Job) -> VendorError {
-        let vendor = job.vendor;
-        let message = match job.limits.total_timeout.filter(|_| self.by_total) {
-            Some(total) => {
-                format!("no answer from {vendor} within the total timeout of {}", seconds(total))
-            }
-            None => format!("no answer from {vendor} within {}", seconds(self.time)),
-        };
-        VendorError::new(ErrorClass::Timeout, message)
-    }
-}
-
-fn too_late(job: &Job) -> VendorError {
-    let total = seconds(job.limits.total_timeout.unwrap_or_default());
-    let message = format!("the total timeout of {total} passed before the attempt could start");
-    VendorError::new(ErrorClass::Expired, message)
-}
-
-/// `60 s`, or `0.25 s` where it is no whole number.
-fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f64())
-}
-
 /// What is to be written of an attempt that ended so; `None`: nothing.
 fn decide(
     policy: &RetryPolicy,
     job: &Job,
-    end: End,
+    called: Called,
     now: DateTime<Utc>,
     rng: &mut impl Rng,
 ) -> Option<Outcome> {
-    let VendorError { error, retry_after, usage } = match end {
+    // Who was shown part of an answer must not be shown the beginning of another one.
+    let can_repeat = called.n_chunks == 0;
+    let VendorError { error, retry_after, usage } = match called.end {
         End::Answered(Reply { response, usage, vendor_request_id }) => {
             return Some(Outcome::Succeeded { response, usage, vendor_request_id });
         }
         End::Revoked => return None,
-        End::Interrupted => return Some(Outcome::HandedBack),
+        End::Interrupted if can_repeat => return Some(Outcome::HandedBack),
+        End::Interrupted => stopped_in_stream(),
         End::HeldBack(run_at) => return Some(Outcome::Deferred { run_at, ticket: None }),
         End::Failed(failure) => failure,
     };
-    let verdict = policy.verdict(job, error.class, retry_after, now, rng);
+    let verdict = if can_repeat {
+        policy.verdict(job, error.class, retry_after, now, rng)
+    } else {
+        Verdict::GiveUp
+    };
     let run_at = match verdict {
         Verdict::Retry(delay) => {
             TimeDelta::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay))
@@ -295,6 +132,13 @@ fn decide(
         Some(run_at) => Outcome::Retry { error, usage, run_at },
         None => Outcome::Failed { error, usage },
     })
+}
+
+/// What a job ends with whose worker stopped after part of the answer had been shown.
+fn stopped_in_stream() -> VendorError {
+    let message = "the worker stopped while the answer was streamed; part of the stream had been \
+        passed on, so it is not repeated";
+    VendorError::new(ErrorClass::Lost, message)
 }
 
 /// Waits here for a short while and claims the job's next attempt; a long wait is the store's.
@@ -310,14 +154,18 @@ async fn claim_again(runner: &Runner, job: &Job, run_at: DateTime<Utc>) -> Optio
     runner.claim(job.id).await.ok().flatten()
 }
 
-/// Tells all who want to know that a job has ended.
-async fn ended(
-    runner: &Runner,
-    job: &Job,
+/// How a job has ended.
+struct Ended {
     status: JobStatus,
     result: JobResult,
     finished_at: DateTime<Utc>,
-) {
+    /// Of its last attempt.
+    n_chunks: u64,
+}
+
+/// Tells all who want to know that a job has ended.
+async fn ended(runner: &Runner, job: &Job, ended: Ended) {
+    let Ended { status, result, finished_at, n_chunks } = ended;
     let vendor = job.vendor.as_str();
     let took = (finished_at - job.created_at).to_std().unwrap_or_default();
     counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str()).increment(1);
@@ -335,7 +183,7 @@ async fn ended(
         attempt: job.attempt,
         result: Some(result).filter(fits_in_line),
         times: Some(Times { started_at: job.started_at, finished_at }),
-        chunks: 0,
+        chunks: n_chunks,
     };
     match timeout(SEND_TIMEOUT, runner.worker.broker.send(waits_at, &event)).await {
         Ok(Ok(())) => {}
@@ -375,23 +223,6 @@ fn observe(job: &Job, outcome: &Outcome, took: Duration) {
         .record(took.as_secs_f64());
 }
 
-/// One attempt in the gauge of those that run.
-struct Counted(metrics::Gauge);
-
-impl Counted {
-    fn new(job: &Job) -> Self {
-        let running = gauge!(metric::ATTEMPTS_RUNNING, "vendor" => job.vendor.as_str());
-        running.increment(1.0);
-        Self(running)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use inferq_common::{
@@ -404,7 +235,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
+    pub(crate) const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
     pub(crate) fn a_job(limits: Limits) -> Job {
         Job {
@@ -438,7 +269,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn limits(timeout: u64, total: Option<u64>) -> Limits {
+    pub(crate) fn limits(timeout: u64, total: Option<u64>) -> Limits {
         Limits {
             timeout: Duration::from_secs(timeout),
             total_timeout: total.map(Duration::from_secs),
@@ -447,46 +278,16 @@ pub(crate) mod tests {
     }
 
     fn decided(job: &Job, end: End) -> Option<Outcome> {
-        decide(&RetryPolicy::default(), job, end, NOW, &mut StdRng::seed_from_u64(7))
+        decided_after(0, job, end)
+    }
+
+    fn decided_after(n_chunks: u64, job: &Job, end: End) -> Option<Outcome> {
+        let called = Called { end, n_chunks };
+        decide(&RetryPolicy::default(), job, called, NOW, &mut StdRng::seed_from_u64(7))
     }
 
     fn failure(class: ErrorClass) -> End {
         End::Failed(VendorError::new(class, "why"))
-    }
-
-    #[test]
-    fn an_attempt_has_its_own_timeout_or_what_is_left_of_the_total() {
-        let at = |seconds| NOW + TimeDelta::seconds(seconds);
-        let job = a_job(limits(60, None));
-        assert_eq!(Limit::of(&job, at(1000)).unwrap().time, Duration::from_secs(60));
-        let job = a_job(limits(60, Some(90)));
-        assert_eq!(Limit::of(&job, at(10)).unwrap().time, Duration::from_secs(60));
-        assert_eq!(Limit::of(&job, at(50)).unwrap().time, Duration::from_secs(40));
-        for late in [at(90), at(91)] {
-            let error = Limit::of(&job, late).err().unwrap().error;
-            assert_eq!(error.class, ErrorClass::Expired);
-            assert_eq!(
-                error.message,
-                "the total timeout of 90 s passed before the attempt could start"
-            );
-        }
-    }
-
-    #[test]
-    fn a_timeout_says_who_was_silent_for_how_long() {
-        let message = |limits, after| {
-            let job = a_job(limits);
-            let error =
-                Limit::of(&job, NOW + TimeDelta::seconds(after)).unwrap().passed(&job).error;
-            assert_eq!(error.class, ErrorClass::Timeout);
-            error.message
-        };
-        assert_eq!(message(limits(60, None), 0), "no answer from openai within 60 s");
-        assert_eq!(message(limits(60, Some(600)), 0), "no answer from openai within 60 s");
-        assert_eq!(
-            message(limits(60, Some(90)), 50),
-            "no answer from openai within the total timeout of 90 s"
-        );
     }
 
     #[test]
@@ -528,6 +329,20 @@ pub(crate) mod tests {
         assert_eq!(decided(&job, End::Interrupted), Some(Outcome::HandedBack));
         let deferred = Some(Outcome::Deferred { run_at: NOW, ticket: None });
         assert_eq!(decided(&job, End::HeldBack(NOW)), deferred);
+    }
+
+    #[test]
+    fn what_was_shown_in_part_is_not_repeated() {
+        let job = a_job(limits(60, None));
+        for class in [ErrorClass::Transient, ErrorClass::Timeout, ErrorClass::RateLimited] {
+            let outcome = decided_after(1, &job, failure(class));
+            let Some(Outcome::Failed { error, .. }) = outcome else { panic!("{outcome:?}") };
+            assert_eq!((error.class, error.message.as_str()), (class, "why"));
+        }
+        let outcome = decided_after(1, &job, End::Interrupted);
+        let Some(Outcome::Failed { error, .. }) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.class, ErrorClass::Lost);
+        assert_eq!(decided_after(1, &job, End::Revoked), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! and records what came of them.
 
 mod attempt;
+mod call;
 pub mod callback;
 mod claims;
 mod consumer;
@@ -9,6 +10,7 @@ mod credential;
 mod gate;
 mod runner;
 mod running;
+mod streaming;
 mod weighted;
 
 use std::{sync::Arc, time::Duration};

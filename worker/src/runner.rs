@@ -10,6 +10,7 @@ use inferq_common::{
     outage::{Outage, pause_after},
     retry::RetryPolicy,
     store::{Claim, StoreError, group::GroupError},
+    stream::ChunkGroup,
     usage::Usage,
 };
 use tokio::{sync::Notify, time::sleep};
@@ -98,6 +99,38 @@ impl Runner {
         }
     }
 
+    /// Stores part of the stream of a claimed attempt. It tries until the store has it.
+    ///
+    /// **Cancel safe:** dropped, the part may be stored or not.
+    pub(crate) async fn append(&self, claim: &Claim, group: &ChunkGroup) -> Appended {
+        let (mut failures, mut refusals) = (0, 0);
+        loop {
+            let append = self.worker.path.append(claim.instance, group.clone());
+            let Some(appended) = self.give_up.run_until_cancelled(append).await else {
+                return Appended::GivenUp;
+            };
+            self.note(appended.as_ref().err());
+            match appended {
+                // Also of one whose answer was lost before: the store knows a repetition.
+                Ok(true) => return Appended::Stored,
+                Ok(false) => return Appended::NotHeld,
+                Err(GroupError::Closed) => return Appended::GivenUp,
+                Err(error) => {
+                    refusals += u32::from(is_refusal(&error));
+                    failures += 1;
+                }
+            }
+            if refusals == MAX_REFUSALS {
+                error!("the store refuses a part of this attempt's stream; the job fails");
+                return Appended::Refused;
+            }
+            let pause = sleep(pause_after(failures));
+            if self.give_up.run_until_cancelled(pause).await.is_none() {
+                return Appended::GivenUp;
+            }
+        }
+    }
+
     /// When the job ended, if the store holds `outcome` as its end.
     async fn recorded(&self, claim: &Claim, outcome: &Outcome) -> Option<DateTime<Utc>> {
         let (status, error) = match outcome {
@@ -123,6 +156,18 @@ impl Runner {
             }
         }
     }
+}
+
+/// What became of a part of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Appended {
+    Stored,
+    /// The claim no longer holds.
+    NotHeld,
+    /// The store can be reached and does not take it.
+    Refused,
+    /// The process stops and the store is still away.
+    GivenUp,
 }
 
 /// Whether the store answered and would answer the same again.

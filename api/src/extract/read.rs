@@ -150,6 +150,25 @@ fn saturating(digits: &str) -> i64 {
     digits.parse().unwrap_or(bound)
 }
 
+/// A number, whole or not; or a text that is one.
+pub fn float(raw: &RawValue) -> Result<f64, Fault> {
+    let number = match kind(raw) {
+        Kind::Number => raw.get().parse().ok(),
+        Kind::Bool => Some(f64::from(u8::from(raw.get() == "true"))),
+        Kind::Text => Some(text(raw)?.trim().parse().map_err(|_| {
+            let msg = "Input should be a valid number, unable to parse string as a number";
+            Fault::new("float_parsing", msg)
+        })?),
+        Kind::Null | Kind::List | Kind::Object => None,
+    };
+    let number: f64 =
+        number.ok_or_else(|| Fault::new("float_type", "Input should be a valid number"))?;
+    if !number.is_finite() {
+        return Err(Fault::new("finite_number", "Input should be a finite number"));
+    }
+    Ok(number)
+}
+
 /// A truth value, or a word or number that stands for one.
 pub fn boolean(raw: &RawValue) -> Result<bool, Fault> {
     let unclear =
@@ -261,6 +280,24 @@ mod tests {
             ("{}", Err("int_type")),
         ] {
             assert_eq!(outcome(whole(1..=10), json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_as_pydantic_reads_them() {
+        for (json, expected) in [
+            ("1.5", Ok(1.5)),
+            ("5", Ok(5.0)),
+            ("-1e2", Ok(-100.0)),
+            ("true", Ok(1.0)),
+            ("\" 1.5 \"", Ok(1.5)),
+            ("\"soon\"", Err("float_parsing")),
+            ("\"inf\"", Err("finite_number")),
+            ("1e400", Err("finite_number")),
+            ("null", Err("float_type")),
+            ("[]", Err("float_type")),
+        ] {
+            assert_eq!(outcome(float, json), expected, "{json}");
         }
     }
 

@@ -11,7 +11,7 @@ use utoipa::{
     Modify, OpenApi as _,
     openapi::{
         OpenApi,
-        security::{ApiKey, ApiKeyValue, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
     },
 };
 
@@ -59,6 +59,17 @@ pub fn document() -> &'static OpenApi {
         crate::routes::credentials::put::put_credential,
         crate::routes::credentials::get::get_credential,
         crate::routes::credentials::delete::delete_credential,
+        crate::routes::launch::create::create,
+        crate::routes::launch::task::get,
+        crate::routes::launch::sync::run,
+        crate::routes::launch::stream::run,
+        crate::routes::launch::list::list,
+        crate::routes::launch::hosted::list_endpoints,
+        crate::routes::launch::hosted::get_endpoint,
+        crate::routes::launch::hosted::create_task,
+        crate::routes::launch::hosted::get_endpoint_task,
+        crate::routes::launch::hosted::get_task,
+        crate::routes::launch::hosted::run_task,
         crate::routes::health::healthz,
         crate::routes::health::readyz,
         crate::routes::metrics::metrics,
@@ -71,6 +82,7 @@ pub fn document() -> &'static OpenApi {
         (name = "Jobs", description = "What became of them"),
         (name = "Models", description = "Registered models"),
         (name = "Model server", description = "Aliases, and jobs by them"),
+        (name = "Launch", description = "Tasks, as Launch's clients make them"),
         (name = "Credentials", description = "How an account pays vendors by itself"),
         (name = "Deliveries", description = "Callbacks"),
         (name = "Operators", description = "Health, metrics and this document"),
@@ -89,6 +101,12 @@ struct Security;
 impl Modify for Security {
     fn modify(&self, document: &mut OpenApi) {
         let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("x-api-key")));
-        document.components.get_or_insert_default().add_security_scheme(API_KEY, key);
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(API_KEY, key);
+        // The key is the user name; the password says nothing.
+        let basic = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
+        components.add_security_scheme("HTTPBasic", basic);
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        components.add_security_scheme("HTTPBearer", bearer);
     }
 }

@@ -7,6 +7,7 @@ pub mod execute;
 pub mod health;
 pub mod inference;
 pub mod jobs;
+pub mod launch;
 pub mod metrics;
 pub mod model_servers;
 pub mod models;
@@ -38,4 +39,5 @@ fn platform() -> Router<AppState> {
         .merge(models::router())
         .merge(model_servers::router())
         .merge(credentials::router())
+        .merge(launch::router())
 }

@@ -10,6 +10,7 @@ pub mod health;
 pub mod inference;
 pub mod job;
 pub mod launch;
+pub mod launch_task;
 pub mod list;
 pub mod llm_engine;
 pub mod model;

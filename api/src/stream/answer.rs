@@ -45,9 +45,21 @@ pub(crate) async fn place(
     terms: Terms,
     wait: Option<Duration>,
 ) -> Result<Response, ApiError> {
+    let shape = Shape::of(order.operation);
+    place_in(state, order, shape, terms, wait).await
+}
+
+/// As [`place`], in a form of the route's own.
+pub(crate) async fn place_in(
+    state: &AppState,
+    order: Order,
+    shape: Shape,
+    terms: Terms,
+    wait: Option<Duration>,
+) -> Result<Response, ApiError> {
     let permit = permit(state)?;
     let (Placed { job, repeated }, feed) = submit::submit_and_listen(state, order).await?;
-    respond(state, job, Heard { feed, fresh: !repeated, permit }, terms, wait).await
+    respond(state, job, Heard { feed, fresh: !repeated, permit, shape }, terms, wait).await
 }
 
 /// Answers with the chunks of a job that is there already, from the first one on.
@@ -59,7 +71,8 @@ pub(crate) async fn join(
 ) -> Result<Response, ApiError> {
     let permit = permit(state)?;
     let feed = state.waiters.listen(job.id, BUFFER_BYTES);
-    respond(state, job, Heard { feed, fresh: false, permit }, terms, wait).await
+    let shape = Shape::of(job.operation);
+    respond(state, job, Heard { feed, fresh: false, permit, shape }, terms, wait).await
 }
 
 /// What a reader needs, taken before the job could run.
@@ -68,6 +81,7 @@ struct Heard {
     /// Whether the job was made just now.
     fresh: bool,
     permit: OwnedSemaphorePermit,
+    shape: Shape,
 }
 
 async fn respond(
@@ -77,7 +91,7 @@ async fn respond(
     terms: Terms,
     wait: Option<Duration>,
 ) -> Result<Response, ApiError> {
-    let Heard { feed, fresh, permit } = heard;
+    let Heard { feed, fresh, permit, shape } = heard;
     let calm = if fresh { Pace::NET } else { Pace::FOLLOW };
     let limit = Duration::from_secs(state.config.max_wait_secs);
     let key = (job.account.clone(), job.id);
@@ -87,7 +101,6 @@ async fn respond(
     let patience = wait.map_or(rhythm.begin, |wait| wait.min(rhythm.begin));
     let mut turn = body::turn(reader);
     let first = timeout_at(Instant::now() + patience, &mut turn).await;
-    let shape = Shape::of(job.operation);
     let (head, turn) = match first {
         Ok((reader, part)) => {
             let begun = begin(&job, shape, reader, part);

@@ -52,7 +52,6 @@ pub struct Message {
 /// What is sent to one instance's inbox. Never durable: whoever waits also looks into the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "nearly all events are of the large kind")]
 pub enum Event {
     /// A job ended. The result is in line unless it is too large; then it is in the store.
     Finished {

@@ -85,7 +85,7 @@ impl JobPath {
                     Ok(held.into_iter().map(|held| held.then_some(now)).collect())
                 }
             });
-        Self { submit, claim, append, finish, find }
+        Self { submit, claim, finish, append, find }
     }
 
     /// Stores a job; this process answers for its publication.

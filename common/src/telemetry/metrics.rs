@@ -69,6 +69,11 @@ pub fn describe_metrics() {
     describe_histogram!(metric::QUEUE_WAIT, Unit::Seconds, wait);
     let attempt = "One attempt, by vendor and outcome.";
     describe_histogram!(metric::ATTEMPT_DURATION, Unit::Seconds, attempt);
+    let first = "From the call to the first chunk of its stream, by vendor.";
+    describe_histogram!(metric::FIRST_CHUNK, Unit::Seconds, first);
+    describe_counter!(metric::STREAM_CHUNKS, "Chunks of streams received, by vendor.");
+    let dropped = "Chunks not sent to who waits because the broker did not keep up, by vendor.";
+    describe_counter!(metric::LIVE_CHUNKS_DROPPED, dropped);
     let job = "From submit to the final status, by vendor and status.";
     describe_histogram!(metric::JOB_DURATION, Unit::Seconds, job);
     describe_counter!(metric::RETRIES, "Attempts that will be repeated, by error class.");

@@ -44,6 +44,13 @@ pub mod metric {
     pub const QUEUE_WAIT: &str = "inferq_queue_wait_seconds";
     /// Histogram by `vendor` and `outcome` (`succeeded` or the error's class).
     pub const ATTEMPT_DURATION: &str = "inferq_attempt_duration_seconds";
+    /// Histogram by `vendor`: from the call to the first chunk of its stream.
+    pub const FIRST_CHUNK: &str = "inferq_first_chunk_seconds";
+    /// Counter by `vendor`: chunks of streams received.
+    pub const STREAM_CHUNKS: &str = "inferq_stream_chunks_total";
+    /// Counter by `vendor`: chunks a waiting process was not sent because the broker did not keep
+    /// up; it reads them from the store.
+    pub const LIVE_CHUNKS_DROPPED: &str = "inferq_live_chunks_dropped_total";
     /// Histogram by `vendor` and `status`: from submit to the final status.
     pub const JOB_DURATION: &str = "inferq_job_duration_seconds";
     /// Counter by `class`.

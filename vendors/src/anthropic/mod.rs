@@ -26,8 +26,8 @@ use url::Url;
 
 use self::{convert::Model, stream::Reader};
 use crate::{
-    Call,
-    auth::{Authorize, Key, Missing},
+    Assemble, Call, assemble,
+    auth::{Authorize, Key, or_missing},
     error::{VendorError, invalid},
     framing::Framing,
     json,
@@ -80,13 +80,9 @@ pub fn adapter(
 
 fn authorize(config: &VendorConfig) -> Result<Arc<dyn Authorize>, String> {
     let key = config.api_key.as_ref();
-    let has = |test: fn(&str) -> bool| key.is_some_and(|key| test(key.expose_secret().trim()));
-    if config.base_url.is_none() && !has(|key| !key.is_empty()) {
-        return Ok(Arc::new(Missing::of(Vendor::Anthropic, KEY_ADVICE)));
-    }
-    let is_token = has(|key| key.starts_with(TOKEN_PREFIX));
+    let is_token = key.is_some_and(|key| key.expose_secret().trim().starts_with(TOKEN_PREFIX));
     let key = if is_token { Key::bearer(key) } else { Key::header("x-api-key", key) };
-    Ok(Arc::new(key?))
+    Ok(or_missing(key?, Vendor::Anthropic, config, KEY_ADVICE))
 }
 
 impl Dialect for Anthropic {
@@ -125,6 +121,10 @@ impl Dialect for Anthropic {
 
     fn can_stream(&self, route: Route) -> bool {
         route == Route::Messages
+    }
+
+    fn assemble(&self, _: Route) -> Box<dyn Assemble> {
+        assemble::messages()
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

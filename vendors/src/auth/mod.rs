@@ -12,10 +12,9 @@ use std::fmt;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
-use inferq_common::error::ErrorClass;
 use secrecy::{ExposeSecret as _, SecretString};
 
-pub use self::missing::Missing;
+pub use self::missing::{Missing, or_missing};
 use crate::{
     error::{CUT, VendorError},
     remote::Request,
@@ -103,17 +102,9 @@ fn redact_cut(words: &mut String, secret: &str) {
 pub struct Key {
     header: Option<(HeaderName, HeaderValue)>,
     secret: Option<SecretString>,
-    /// What to say where there must be a key and is none.
-    missing: Option<&'static str>,
 }
 
 impl Key {
-    /// Lets no call go out without a key; `missing` says what to set.
-    #[must_use]
-    pub fn required(self, missing: &'static str) -> Self {
-        Self { missing: Some(missing), ..self }
-    }
-
     /// `Authorization: Bearer KEY`.
     ///
     /// # Errors
@@ -160,17 +151,15 @@ impl Key {
             .map_err(|_| "api_key: holds characters that no HTTP header can carry".to_owned())?;
         value.set_sensitive(true);
         let secret = Some(SecretString::from(key));
-        Ok(Self { header: Some((name, value)), secret, missing: None })
+        Ok(Self { header: Some((name, value)), secret })
     }
 }
 
 #[async_trait]
 impl Authorize for Key {
     async fn authorize(&self, request: &mut Request, _: DateTime<Utc>) -> Result<(), VendorError> {
-        match (&self.header, self.missing) {
-            (Some((name, value)), _) => _ = request.headers.insert(name, value.clone()),
-            (None, Some(missing)) => return Err(VendorError::new(ErrorClass::Auth, missing)),
-            (None, None) => {}
+        if let Some((name, value)) = &self.header {
+            request.headers.insert(name, value.clone());
         }
         Ok(())
     }

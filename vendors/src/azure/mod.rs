@@ -16,7 +16,7 @@ use url::Url;
 
 use self::place::Place;
 use crate::{
-    Call, anthropic,
+    Assemble, Call, anthropic, assemble,
     error::{VendorError, invalid},
     framing::Framing,
     json,
@@ -132,6 +132,10 @@ impl Dialect for Azure {
 
     fn can_stream(&self, route: Route) -> bool {
         route == Route::Messages || openai::can_stream(route)
+    }
+
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        if is_claude(route) { assemble::messages() } else { openai::assemble(route) }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

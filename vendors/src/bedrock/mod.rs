@@ -20,7 +20,7 @@ use inferq_common::{clock::Clock, config::VendorConfig, job::Route, route, vendo
 
 use self::{auth::Auth, place::Place, stream::Reader};
 use crate::{
-    Call,
+    Assemble, Call, assemble,
     error::{VendorError, invalid},
     framing::Framing,
     openai::{self, OPENAI},
@@ -94,6 +94,14 @@ impl Dialect for Bedrock {
 
     fn can_stream(&self, route: Route) -> bool {
         route != Route::CountTokens
+    }
+
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        match route {
+            Route::Converse => assemble::converse(),
+            _ if wire::is_openai(route) => openai::assemble(route),
+            _ => assemble::invoke(),
+        }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

@@ -13,13 +13,12 @@ use std::{borrow::Cow, sync::Arc};
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method};
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vendor};
-use secrecy::ExposeSecret as _;
 use url::Url;
 
 use self::stream::Reader;
 use crate::{
-    Call,
-    auth::{Authorize, Key, Missing},
+    Assemble, Call, assemble,
+    auth::{Key, or_missing},
     error::{VendorError, invalid},
     framing::Framing,
     json,
@@ -69,13 +68,8 @@ pub fn adapter(
     clock: Arc<dyn Clock>,
 ) -> Result<Remote<Cohere>, String> {
     let base_url = base_url(config, BASE_URL)?;
-    let key = config.api_key.as_ref();
-    let has_key = key.is_some_and(|key| !key.expose_secret().trim().is_empty());
-    let auth: Arc<dyn Authorize> = if has_key || config.base_url.is_some() {
-        Arc::new(Key::bearer(key)?)
-    } else {
-        Arc::new(Missing::of(Vendor::Cohere, KEY_ADVICE))
-    };
+    let key = Key::bearer(config.api_key.as_ref())?;
+    let auth = or_missing(key, Vendor::Cohere, config, KEY_ADVICE);
     let http = clients.http(&base_url, config)?;
     let dialect = Cohere { base_url, headers: base_headers(config)? };
     Ok(Remote::new(dialect, http, auth, config, clock))
@@ -121,6 +115,13 @@ impl Dialect for Cohere {
 
     fn can_stream(&self, route: Route) -> bool {
         matches!(route, Route::Chat | Route::ChatCompletions)
+    }
+
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        match route {
+            Route::ChatCompletions => openai::assemble(route),
+            _ => assemble::cohere(),
+        }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

@@ -21,16 +21,15 @@ use http::{
     header::{ACCEPT, CONTENT_TYPE},
 };
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vendor};
-use secrecy::ExposeSecret as _;
 use url::Url;
 
 use self::stream::Reader;
 use crate::{
-    Call,
-    auth::{Authorize, Key, Missing},
+    Assemble, Call, assemble,
+    auth::{Authorize, Key, or_missing},
     error::{VendorError, invalid},
     framing::Framing,
-    json,
+    json, openai,
     remote::{
         Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
         http::Clients,
@@ -81,11 +80,9 @@ pub(crate) fn version(config: &VendorConfig, default: &str) -> Result<String, St
 }
 
 fn authorize(config: &VendorConfig) -> Result<Arc<dyn Authorize>, String> {
-    let key = config.api_key.as_ref().filter(|key| !key.expose_secret().trim().is_empty());
-    if key.is_none() && config.base_url.is_none() {
-        return Ok(Arc::new(Missing::of(Vendor::Gemini, NO_KEY_ADVICE)));
-    }
-    Ok(Arc::new(GeminiKey { own: Key::header("x-goog-api-key", key)?, bearer: Key::bearer(key)? }))
+    let key = config.api_key.as_ref();
+    let key = GeminiKey { own: Key::header("x-goog-api-key", key)?, bearer: Key::bearer(key)? };
+    Ok(or_missing(key, Vendor::Gemini, config, NO_KEY_ADVICE))
 }
 
 /// A key, in the header that the endpoint wants it in.
@@ -210,6 +207,14 @@ impl Dialect for Gemini {
 
     fn can_stream(&self, route: Route) -> bool {
         matches!(route, Route::GenerateContent | Route::Interactions | Route::ChatCompletions)
+    }
+
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        match route {
+            Route::Interactions => assemble::interactions(),
+            _ if is_compat(route) => openai::assemble(route),
+            _ => assemble::generate_content(),
+        }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

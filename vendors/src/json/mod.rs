@@ -111,7 +111,7 @@ pub fn may_be_events(headers: &HeaderMap) -> bool {
 }
 
 /// How deep the objects and lists of a JSON document are nested.
-fn depth(json: &str) -> usize {
+pub(crate) fn depth(json: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let mut bytes = json.bytes();
     while let Some(byte) = bytes.next() {

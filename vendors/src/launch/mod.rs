@@ -19,8 +19,8 @@ use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vend
 use url::Url;
 
 use crate::{
-    Adapter, Call, Chunks, Reply,
-    auth::Key,
+    Adapter, Assemble, Call, Chunks, Reply, assemble,
+    auth::{Key, or_missing},
     error::VendorError,
     framing::Framing,
     json,
@@ -68,10 +68,10 @@ pub fn adapter(
     };
     let base_url = base_url(config, wire::BASE_URL)?;
     let key = Key::basic(config.api_key.as_ref())?;
-    let auth = if config.base_url.is_some() { key } else { key.required(wire::NO_KEY) };
+    let auth = or_missing(key, Vendor::Launch, config, wire::NO_KEY);
     let http = clients.http(&base_url, config)?;
     let dialect = Launch { base_url, headers: base_headers(config)?, face };
-    Ok(LaunchAdapter(Remote::new(dialect, http, Arc::new(auth), config, clock)))
+    Ok(LaunchAdapter(Remote::new(dialect, http, auth, config, clock)))
 }
 
 #[async_trait]
@@ -88,6 +88,10 @@ impl Adapter for LaunchAdapter {
 
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {
         self.0.stream(call).await
+    }
+
+    fn assemble(&self, call: &Call) -> Box<dyn Assemble> {
+        self.0.assemble(call)
     }
 }
 
@@ -149,6 +153,13 @@ impl Dialect for Launch {
 
     fn can_stream(&self, route: Route) -> bool {
         route == Route::SyncTask
+    }
+
+    fn assemble(&self, _: Route) -> Box<dyn Assemble> {
+        match self.face {
+            Face::Gateway => assemble::tasks(),
+            Face::Container => assemble::container(),
+        }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

@@ -10,7 +10,7 @@ use crate::remote::Mode;
 pub(super) const BASE_URL: &str = "https://api.scale.com/v1/launch";
 
 /// What to do where there is no key.
-pub(super) const NO_KEY: &str = "no key for launch: set LAUNCH_API_KEY or vendors.launch.api_key, \
+pub(super) const NO_KEY: &str = "set LAUNCH_API_KEY or vendors.launch.api_key, \
     or vendors.launch.base_url for a server of your own";
 
 /// The segments of a gateway's path, after the base address.

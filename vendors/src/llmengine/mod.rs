@@ -19,8 +19,8 @@ use inferq_common::{
 use url::Url;
 
 use crate::{
-    Call,
-    auth::Key,
+    Assemble, Call, assemble,
+    auth::{Key, or_missing},
     error::{VendorError, invalid},
     framing::Framing,
     json, openai,
@@ -47,12 +47,11 @@ pub fn adapter(
     clock: Arc<dyn Clock>,
 ) -> Result<Remote<LlmEngine>, String> {
     let base_url = base_url(config, wire::BASE_URL)?;
-    let is_open = config.base_url.is_some();
     let key = Key::basic(config.api_key.as_ref())?;
-    let auth = if is_open { key } else { key.required(wire::NO_KEY) };
+    let auth = or_missing(key, Vendor::LlmEngine, config, wire::NO_KEY);
     let http = clients.http(&base_url, config)?;
     let dialect = LlmEngine { base_url, headers: base_headers(config)? };
-    Ok(Remote::new(dialect, http, Arc::new(auth), config, clock))
+    Ok(Remote::new(dialect, http, auth, config, clock))
 }
 
 impl Dialect for LlmEngine {
@@ -112,6 +111,13 @@ impl Dialect for LlmEngine {
 
     fn can_stream(&self, _: Route) -> bool {
         true
+    }
+
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        match route {
+            Route::CompletionsSync => assemble::llmengine(),
+            _ => openai::assemble(route),
+        }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

@@ -23,8 +23,8 @@ pub(crate) use self::{
     stream::Reader,
 };
 use crate::{
-    Call,
-    auth::{Authorize, Key, Missing},
+    Assemble, Call, assemble,
+    auth::{Authorize, Key, or_missing},
     error::{VendorError, invalid},
     framing::Framing,
     json,
@@ -71,11 +71,9 @@ pub(crate) fn compatible(
 ) -> Result<Remote<OpenAi>, String> {
     let base_url = base_url(config, flavor.base_url)?;
     let key = Key::bearer(config.api_key.as_ref())?;
-    let is_unset = config.base_url.is_none() && key.is_none();
-    let auth: Arc<dyn Authorize> = if is_unset && !flavor.key_advice.is_empty() {
-        Arc::new(Missing::of(flavor.vendor, flavor.key_advice))
-    } else {
-        Arc::new(key)
+    let auth: Arc<dyn Authorize> = match flavor.key_advice {
+        "" => Arc::new(key),
+        advice => or_missing(key, flavor.vendor, config, advice),
     };
     let http = clients.http(&base_url, config)?;
     let mut headers = base_headers(config)?;
@@ -127,6 +125,10 @@ impl Dialect for OpenAi {
         can_stream(route)
     }
 
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        assemble(route)
+    }
+
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
         classify::error(self.flavor, failure, now)
     }
@@ -151,4 +153,12 @@ pub(crate) fn follow(
 
 pub(crate) fn can_stream(route: Route) -> bool {
     matches!(route, Route::ChatCompletions | Route::Completions | Route::Responses)
+}
+
+/// What makes one answer of a streamed one.
+pub(crate) fn assemble(route: Route) -> Box<dyn Assemble> {
+    match route {
+        Route::Responses => assemble::responses(),
+        _ => assemble::openai(),
+    }
 }

@@ -19,7 +19,7 @@ use inferq_common::{
 
 use self::account::Kept;
 use crate::{
-    Adapter, Call, Chunks, Reply, anthropic, azure, bedrock, cohere,
+    Adapter, Assemble, Call, Chunks, Reply, anthropic, azure, bedrock, cohere,
     error::{BuildError, VendorError},
     fireworks_ai, gemini, launch, llmengine, model_zoo, openai,
     remote::http::Clients,
@@ -74,12 +74,22 @@ impl Registry {
 
     /// These adapters alone.
     pub fn of(adapters: impl IntoIterator<Item = (Vendor, Arc<dyn Adapter>)>) -> Self {
-        let entry = |adapter| Entry {
+        Self::of_keys(adapters.into_iter().map(|(vendor, adapter)| (vendor, vec![adapter])))
+    }
+
+    /// These adapters alone, one for each key of a vendor; at least one.
+    pub fn of_keys(adapters: impl IntoIterator<Item = (Vendor, Vec<Arc<dyn Adapter>>)>) -> Self {
+        let named = |(index, adapter)| {
+            let credential =
+                if index == 0 { "default".into() } else { format!("key-{}", index + 1) };
+            Candidate { credential: credential.into(), adapter }
+        };
+        let entry = |adapters: Vec<_>| Entry {
             config: VendorConfig::default(),
-            shared: Arc::new([Candidate { credential: "default".into(), adapter }]),
+            shared: adapters.into_iter().enumerate().map(named).collect(),
             models: HashMap::new(),
         };
-        let entries = adapters.into_iter().map(|(vendor, adapter)| (vendor, entry(adapter)));
+        let entries = adapters.into_iter().map(|(vendor, adapters)| (vendor, entry(adapters)));
         let (entries, workshop) = (entries.collect(), Workshop::default());
         Self(Arc::new(Inner { entries, workshop, kept: Kept::default() }))
     }
@@ -154,7 +164,7 @@ impl Workshop {
         Ok(Entry { config: config.clone(), shared, models })
     }
 
-    /// One candidate for each key, or a single one where there is no key. `prefix` tells keys of
+    /// One candidate for each key, or a single one, `default`, where there is no key. `prefix` tells keys of
     /// accounts apart.
     fn candidates(
         &self,
@@ -164,18 +174,19 @@ impl Workshop {
         prefix: &str,
     ) -> Result<Candidates, String> {
         let keys: Vec<_> = config.api_key.iter().chain(&config.api_keys).cloned().collect();
-        let one = |number: usize, api_key| {
+        let one = |label: String, api_key| {
             let own = VendorConfig { api_key, api_keys: Vec::new(), ..config.clone() };
             let mut adapter = self.adapter(vendor, &own, model.is_some())?;
             if let Some(model) = model.and_then(|model| model.upstream_model.clone()) {
                 adapter = Arc::new(Renamed { adapter, model });
             }
-            Ok(Candidate { credential: format!("{prefix}key-{number}").into(), adapter })
+            Ok(Candidate { credential: format!("{prefix}{label}").into(), adapter })
         };
         if keys.is_empty() {
-            return Ok(Arc::new([one(1, None)?]));
+            return Ok(Arc::new([one("default".to_owned(), None)?]));
         }
-        keys.into_iter().enumerate().map(|(index, key)| one(index + 1, Some(key))).collect()
+        let numbered = (1..).zip(keys);
+        numbered.map(|(number, key)| one(format!("key-{number}"), Some(key))).collect()
     }
 
     /// `is_entry`: the settings are those of a single model.
@@ -226,6 +237,10 @@ impl Adapter for Renamed {
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {
         self.adapter.stream(&self.renamed(call)).await
     }
+
+    fn assemble(&self, call: &Call) -> Box<dyn Assemble> {
+        self.adapter.assemble(&self.renamed(call))
+    }
 }
 
 #[cfg(test)]
@@ -273,6 +288,9 @@ mod tests {
         };
         assert_eq!(names("gpt-5"), ["key-1", "key-2"]);
         assert_eq!(names("special"), ["key-1"]);
+        let registry = Registry::new(&config(|_| {})).unwrap();
+        let keyless = &registry.candidates(Vendor::OpenAi, "gpt-5").unwrap()[0];
+        assert_eq!(&*keyless.credential, "default");
     }
 
     fn zoo(change: impl FnOnce(&mut VendorConfig)) -> Result<Registry, BuildError> {

@@ -30,7 +30,7 @@ use self::{
     streaming::Streaming,
 };
 use crate::{
-    Adapter, Call, Chunks, Reply,
+    Adapter, Assemble, Call, Chunks, Collected, Reply,
     auth::{Authorize, Refusal},
     error::{VendorError, invalid, shorten},
     framing::{Frame, Framing},
@@ -141,6 +141,9 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
 
     /// Whether this endpoint can stream.
     fn can_stream(&self, route: Route) -> bool;
+
+    /// What makes one answer of what [`Self::follow`] lets through.
+    fn assemble(&self, route: Route) -> Box<dyn Assemble>;
 
     /// What a failure means.
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError;
@@ -332,5 +335,13 @@ impl<D: Dialect> Adapter for Remote<D> {
         let decoder = framing.decoder(body.max_bytes());
         let clock = Arc::clone(&self.clock);
         Ok(Streaming::new(body, decoder, follow, self.idle_timeout, labels, clock).chunks())
+    }
+
+    fn assemble(&self, call: &Call) -> Box<dyn Assemble> {
+        match self.route(call) {
+            Ok(route) => self.dialect.assemble(route),
+            // Such a call has no stream.
+            Err(_) => Box::new(Collected::default()),
+        }
     }
 }

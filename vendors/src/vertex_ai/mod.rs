@@ -23,7 +23,7 @@ use url::Url;
 
 use self::target::{GLOBAL_HOST, Name, Place, Target, is_location, is_project};
 use crate::{
-    Call, anthropic,
+    Assemble, Call, anthropic, assemble,
     auth::{
         Authorize, Key,
         google::{self, Ambient, Google},
@@ -204,6 +204,15 @@ impl Dialect for VertexAi {
             route,
             Route::GenerateContent | Route::Messages | Route::RawPredict | Route::ChatCompletions
         )
+    }
+
+    fn assemble(&self, route: Route) -> Box<dyn Assemble> {
+        match route {
+            Route::Messages => assemble::messages(),
+            Route::RawPredict => assemble::raw_predict(),
+            Route::ChatCompletions => openai::assemble(route),
+            _ => assemble::generate_content(),
+        }
     }
 
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {

@@ -23,8 +23,9 @@ use inferq_common::{
         AccountStore, Added, Cancelled, Claim, CredentialStore, DeliveryClaim, DeliveryOutcome,
         DeliveryStore, FoundJob, InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter,
         ModelStore, NewCredential, NewInstance, Page, PageRequest, Rescued, SharedStore, Store,
-        StoreError, Submitted, Wakeup, WebhookSecret,
+        StoreError, Submitted, Twin, Wakeup, WebhookSecret,
     },
+    stream::{ChunkGroup, Outline},
     vendor::Vendor,
 };
 use secrecy::SecretString;
@@ -128,6 +129,10 @@ forward!(JobStore {
     find_args(id: JobId, account: &AccountId) -> Option<Json>;
     list_jobs(account: &AccountId, filter: &JobFilter, page: &PageRequest<JobId>) -> Page<Job>;
     list_attempts(id: JobId) -> Vec<Attempt>;
+    append_chunks(groups: &[(InstanceId, ChunkGroup)]) -> Vec<bool>;
+    read_chunks(id: JobId, attempt: u32, from: u64, max_bytes: usize) -> Vec<ChunkGroup>;
+    outline(id: JobId, account: &AccountId) -> Option<Outline>;
+    find_twin(twin: &Twin, since: DateTime<Utc>) -> Option<Job>;
     count_lanes() -> Vec<LaneCount>;
     remove_finished(before: DateTime<Utc>, limit: u32) -> u64;
 });

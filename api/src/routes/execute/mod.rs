@@ -101,14 +101,19 @@ pub async fn execute_server(
 }
 
 /// What a model server runs.
-struct Target {
-    name: ModelName,
-    registered: Option<std::sync::Arc<Model>>,
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) name: ModelName,
+    pub(crate) registered: Option<std::sync::Arc<Model>>,
 }
 
 impl Target {
     /// The deployment id is a registered model's id, or `vendor/name`.
-    async fn of(state: &AppState, caller: &Caller, server: &ModelServer) -> Result<Self, ApiError> {
+    pub(crate) async fn of(
+        state: &AppState,
+        caller: &Caller,
+        server: &ModelServer,
+    ) -> Result<Self, ApiError> {
         let deployment = &server.model_deployment_id;
         let gone = || ApiError::NotFound("the model behind this model server is gone".into());
         let target = if let Ok(id) = deployment.parse() {

@@ -1,11 +1,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may")]
 
+mod streams;
+
 use std::{collections::BTreeMap, net::TcpListener, str::FromStr as _};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 
-use super::*;
+use super::{streams as statements, *};
 use crate::{
     error::{ErrorClass, JobError},
     id::{InstanceId, JobId},
@@ -416,13 +418,13 @@ const STATEMENTS: &[&str] = &[
     jobs::FIND,
     jobs::REVOKED,
     jobs::LOCK_ONE,
-    streams::APPEND,
-    streams::REPEATED_GROUPS,
-    streams::LOCK,
-    streams::BEGUN,
-    streams::READ,
-    streams::OUTLINE,
-    streams::FIND_TWIN,
+    statements::APPEND,
+    statements::REPEATED_GROUPS,
+    statements::LOCK,
+    statements::BEGUN,
+    statements::READ,
+    statements::OUTLINE,
+    statements::FIND_TWIN,
     sweep::EXPIRE,
     sweep::TAKE_DUE,
     sweep::OVERDUE,

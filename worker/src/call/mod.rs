@@ -1,0 +1,235 @@
+//! The calling part of an attempt: who is called, with which key, for how long.
+
+mod limit;
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
+use inferq_common::{error::ErrorClass, job::Job, store::Claim, telemetry::metric};
+use inferq_vendors::{Call, Candidate, Candidates, Reply, VendorError};
+use metrics::{counter, gauge};
+use tokio::time::{Instant, timeout};
+use tracing::error;
+
+pub(crate) use self::limit::Limit;
+use crate::{
+    Worker,
+    gate::{Pass, Permit, pass},
+    runner::Runner,
+    running::Held,
+    streaming,
+};
+
+/// What came of calling the vendor.
+#[derive(Debug)]
+pub(crate) struct Called {
+    pub(crate) end: End,
+    /// How many chunks of a stream came before the end.
+    pub(crate) n_chunks: u64,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    Answered(Reply),
+    Failed(VendorError),
+    /// No call was made: the job comes back at this moment.
+    HeldBack(DateTime<Utc>),
+    /// The store has given the attempt another end; there is nothing to write.
+    Revoked,
+    /// The process stops before the vendor has answered.
+    Interrupted,
+}
+
+impl From<End> for Called {
+    fn from(end: End) -> Self {
+        Self { end, n_chunks: 0 }
+    }
+}
+
+/// Calls the vendor of a claimed job.
+pub(crate) async fn run(runner: &Runner, claim: &Claim, held: &Held) -> Called {
+    let found = tokio::select! {
+        found = candidates(runner, &claim.job) => found,
+        () = held.revoked.cancelled() => return End::Revoked.into(),
+        () = runner.hand_back.cancelled() => return End::Interrupted.into(),
+    };
+    match found {
+        Ok(candidates) => call_with_one_of(&candidates, runner, claim, held).await,
+        Err(error) => End::Failed(error).into(),
+    }
+}
+
+/// The ways to call the job's model: with the credential of its model or account, else with the
+/// operator's.
+///
+/// **Cancel safe.**
+async fn candidates(runner: &Runner, job: &Job) -> Result<Candidates, VendorError> {
+    let Worker { registry, .. } = &runner.worker;
+    if let Some(credential) = runner.worker.credential(job).await? {
+        return registry.candidates_with(&credential, &job.model);
+    }
+    registry.candidates(job.vendor, &job.model).cloned().ok_or_else(|| {
+        VendorError::new(ErrorClass::Internal, "the worker has no adapter for this vendor")
+    })
+}
+
+/// Calls the vendor with the first key that it takes: one that is refused or exhausted gives way to
+/// the next.
+async fn call_with_one_of(
+    candidates: &Candidates,
+    runner: &Runner,
+    claim: &Claim,
+    held: &Held,
+) -> Called {
+    let (mut failed, mut refused, mut probed) = (None, None, None);
+    // All calls of an attempt share its time.
+    let mut began = None;
+    for candidate in candidates.iter() {
+        let called = match pass(runner, claim, held, candidate).await {
+            Pass::Go(permit) => {
+                let spent = began.get_or_insert_with(Instant::now).elapsed();
+                call_within_limits(runner, claim, held, candidate, permit, spent).await
+            }
+            Pass::Refused(error) => {
+                refused = Some(error);
+                continue;
+            }
+            Pass::Probed(run_at) => {
+                probed.get_or_insert(run_at);
+                continue;
+            }
+            Pass::Later(run_at) => End::HeldBack(run_at).into(),
+            Pass::Revoked => End::Revoked.into(),
+            Pass::Interrupted => End::Interrupted.into(),
+        };
+        match called {
+            Called { end: End::Failed(error), n_chunks: 0 }
+                if matches!(error.class(), ErrorClass::Auth | ErrorClass::QuotaExhausted) =>
+            {
+                failed = Some(error);
+            }
+            called => return called,
+        }
+    }
+    let end = match (failed, probed, refused) {
+        (Some(error), ..) => End::Failed(error),
+        // The key that is being tried again may turn out to be good.
+        (None, Some(run_at), _) => End::HeldBack(run_at),
+        (None, None, Some(error)) => {
+            count_refused(&claim.job, &error);
+            End::Failed(error)
+        }
+        (None, None, None) => {
+            End::Failed(VendorError::new(ErrorClass::Internal, "the vendor has no adapter"))
+        }
+    };
+    end.into()
+}
+
+/// Counts an attempt that fails uncalled.
+fn count_refused(job: &Job, error: &VendorError) {
+    let (vendor, class) = (job.vendor.as_str(), error.class().as_str());
+    counter!(metric::GATE_REFUSED, "vendor" => vendor, "class" => class).increment(1);
+}
+
+/// Calls the vendor until it has answered, its time is up, or someone stops the attempt, and tells
+/// the gate what came of it.
+async fn call_within_limits(
+    runner: &Runner,
+    claim: &Claim,
+    held: &Held,
+    candidate: &Candidate,
+    permit: Permit,
+    spent: Duration,
+) -> Called {
+    let _counted = Counted::new(&claim.job);
+    if runner.hand_back.is_cancelled() {
+        return End::Interrupted.into();
+    }
+    let limit = match Limit::of(&claim.job, spent, runner.worker.clock.now()) {
+        Ok(limit) => limit,
+        Err(expired) => return End::Failed(expired).into(),
+    };
+    let call = call_of(claim, &limit);
+    if claim.job.stream {
+        return streaming::run(runner, claim, held, candidate, &call, &limit, permit).await;
+    }
+    // The block makes sure that the panic of a call that fails before its first await is caught.
+    let answer = guarded(async { candidate.adapter.call(&call).await });
+    let end = match until_stopped(runner, held, timeout(limit.time, answer)).await {
+        Ok(Ok(Ok(reply))) => End::Answered(reply),
+        Ok(Ok(Err(error))) => End::Failed(error),
+        Ok(Err(_)) => End::Failed(limit.passed(&claim.job)),
+        Err(stopped) => stopped,
+    };
+    settle(permit, &end, runner.worker.clock.now());
+    end.into()
+}
+fn call_of(claim: &Claim, limit: &Limit) -> Call {
+    let job = &claim.job;
+    Call {
+        job_id: job.id,
+        attempt: claim.attempt(),
+        model: job.model.clone(),
+        args: claim.args.clone(),
+        route: job.route,
+        timeout: limit.time,
+    }
+}
+
+/// Waits for the vendor until someone stops the attempt: then the call is dropped, and that closes
+/// its socket.
+///
+/// # Errors
+/// `Revoked` or `Interrupted`.
+pub(crate) async fn until_stopped<T>(
+    runner: &Runner,
+    held: &Held,
+    answer: impl Future<Output = T>,
+) -> Result<T, End> {
+    tokio::select! {
+        biased; // An answer that is there is worth more than the wish to stop.
+        answer = answer => Ok(answer),
+        () = held.revoked.cancelled() => Err(End::Revoked),
+        () = runner.hand_back.cancelled() => Err(End::Interrupted),
+    }
+}
+
+/// A panic in the adapter is this attempt's failure, not the worker's.
+pub(crate) async fn guarded<T>(
+    answer: impl Future<Output = Result<T, VendorError>>,
+) -> Result<T, VendorError> {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+        error!("the adapter panicked");
+        let message = "the adapter panicked; this is a defect of inferq";
+        Err(VendorError::new(ErrorClass::Internal, message))
+    })
+}
+
+/// Tells the gate what came of a call.
+pub(crate) fn settle(permit: Permit, end: &End, now: DateTime<Utc>) {
+    match end {
+        End::Answered(_) => permit.done(None, now),
+        End::Failed(error) => permit.done(Some(error), now),
+        End::HeldBack(_) | End::Revoked | End::Interrupted => drop(permit),
+    }
+}
+
+/// One attempt in the gauge of those that run.
+struct Counted(metrics::Gauge);
+
+impl Counted {
+    fn new(job: &Job) -> Self {
+        let running = gauge!(metric::ATTEMPTS_RUNNING, "vendor" => job.vendor.as_str());
+        running.increment(1.0);
+        Self(running)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
