@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::response::Response;
-use inferq_common::job::Job;
+use inferq_common::job::{Job, JobResult};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout_at},
@@ -147,7 +147,7 @@ fn begin(
             Some(error) => {
                 return Ok((Begun::Whole(failed(job.id, &Failure::of_job(error))), None));
             }
-            None => Part::Ended { status, result: Default::default() },
+            None => Part::Ended { status, result: JobResult::default() },
         },
         chunks @ Part::Chunks(_) => chunks,
     };

@@ -10,7 +10,8 @@ const CHUNK: &str = r#"{"stream":true}"#;
 
 /// Chunks `first..end` in a v4 stream.
 fn chunks(first: u64, end: u64) -> String {
-    (first..end).map(|n| format!("data: {n}\n\n")).collect()
+    let events: Vec<String> = (first..end).map(|n| format!("data: {n}\n\n")).collect();
+    events.concat()
 }
 
 fn texts(first: u64, end: u64) -> Vec<String> {
