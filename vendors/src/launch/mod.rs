@@ -166,10 +166,6 @@ impl Dialect for Launch {
             .then(|| (Framing::Events, Box::new(stream::Reader::new(self.face)) as Box<dyn Follow>))
     }
 
-    fn can_stream(&self, route: Route) -> bool {
-        route == Route::SyncTask
-    }
-
     fn assemble(&self, _: Route) -> Box<dyn Assemble> {
         match self.face {
             Face::Gateway => assemble::tasks(),

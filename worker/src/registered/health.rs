@@ -40,7 +40,7 @@ impl Verdict {
         let failure = match end {
             End::Answered(_) => return Some(Self::Callable),
             End::Failed(failure) => failure,
-            End::HeldBack(_) | End::Revoked | End::Interrupted => return None,
+            End::HeldBack(_) | End::Parked { .. } | End::Revoked | End::Interrupted => return None,
         };
         // No wildcard: a new class must choose.
         match failure.class() {
