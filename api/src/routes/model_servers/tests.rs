@@ -118,7 +118,7 @@ async fn what_is_not_there_is_404_and_what_is_not_offered_405() {
         (reply.status.as_u16(), reply.json()["detail"].clone()),
         (405, json!("Method Not Allowed"))
     );
-    assert_eq!(api.post(&format!("{path}/rollback"), &[], "").await.status, 404);
+    assert_eq!(api.post(&format!("{path}/other"), &[], "").await.status, 404);
 }
 
 #[tokio::test]
