@@ -18,17 +18,19 @@ use inferq_common::{
         AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
     },
     job::{Attempt, Job, Json, Lane, NewJob, Outcome},
-    model::{Model, ModelServer},
+    model::{Model, ModelServer, ServerBackend, Sighting},
     store::{
         AccountStore, Added, Cancelled, Claim, CredentialStore, DeliveryClaim, DeliveryOutcome,
         DeliveryStore, FoundJob, InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter,
         ModelStore, NewCredential, NewInstance, Page, PageRequest, Rescued, SharedStore, Store,
         StoreError, Submitted, Twin, Wakeup, WebhookSecret,
+        serving::{Changed, Removed, Renamed, RolledBack, ServingStore, Switched, Switching},
     },
     stream::{ChunkGroup, Outline},
     vendor::Vendor,
 };
 use secrecy::SecretString;
+use tokio::sync::watch;
 
 /// Passes everything on to a real store while it is up.
 #[derive(Debug)]
@@ -39,6 +41,10 @@ pub(crate) struct FlakyStore {
     refused: AtomicUsize,
     /// The next call of this name is done, and its answer lost.
     mute: Mutex<Option<&'static str>>,
+    /// Calls of this name are not answered.
+    stuck: watch::Sender<Option<&'static str>>,
+    /// Calls of this name are refused.
+    refusing: Mutex<Option<&'static str>>,
     /// Whether paused time stands still during a call.
     still: bool,
 }
@@ -65,6 +71,8 @@ impl FlakyStore {
             down: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
             mute: Mutex::new(None),
+            stuck: watch::Sender::new(None),
+            refusing: Mutex::new(None),
         }
     }
 
@@ -79,6 +87,24 @@ impl FlakyStore {
     /// The next call of `method` will be done and answered with an error.
     pub(crate) fn lose_answer_of(&self, method: &'static str) {
         *self.mute.lock().unwrap() = Some(method);
+    }
+
+    /// The calls of `method` are not answered from now on; `None`: all are again.
+    pub(crate) fn get_stuck_at(&self, method: Option<&'static str>) {
+        self.stuck.send_replace(method);
+    }
+
+    /// The calls of `method` are refused from now on.
+    pub(crate) fn refuse(&self, method: &'static str) {
+        *self.refusing.lock().unwrap() = Some(method);
+    }
+
+    async fn check_method(&self, method: &'static str) -> Result<(), StoreError> {
+        self.stuck.subscribe().wait_for(|stuck| *stuck != Some(method)).await.unwrap();
+        if *self.refusing.lock().unwrap() == Some(method) {
+            return Err(StoreError::Other("refused for a test".into()));
+        }
+        Ok(())
     }
 
     fn check_answer(&self, method: &'static str) -> Result<(), StoreError> {
@@ -103,6 +129,7 @@ macro_rules! forward {
         impl $trait for FlakyStore {
             $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
                 self.check()?;
+                self.check_method(stringify!($name)).await?;
                 let still = self.still.then(Still::begin);
                 let answer = self.inner.$name($($arg),*).await?;
                 drop(still);
@@ -169,10 +196,27 @@ forward!(ModelStore {
         account: &AccountId, filter: &ModelFilter, page: &PageRequest<ModelId>
     ) -> Page<Model>;
     count_models(account: &AccountId, filter: &ModelFilter) -> u64;
-    add_model_server(server: &ModelServer) -> Added<ModelServer>;
+    add_model_server(server: &ModelServer, by: Option<&str>) -> Added<ModelServer>;
     find_model_server(id: ModelServerId, account: &AccountId) -> Option<ModelServer>;
     find_model_server_by_alias(alias: &str, account: &AccountId) -> Option<ModelServer>;
     list_model_servers(account: &AccountId) -> Vec<ModelServer>;
+});
+
+forward!(ServingStore {
+    find_any_model(id: ModelId) -> Option<Model>;
+    replace_model(old: &Model, new: &Model) -> Changed;
+    rename_model(id: ModelId, account: &AccountId, name: &str, swap: bool) -> Renamed;
+    delete_model(id: ModelId, account: &AccountId) -> Removed;
+    switch_model_server(
+        id: ModelServerId, account: &AccountId, to: &str, switching: Switching<'_>
+    ) -> Switched;
+    roll_back_model_server(
+        id: ModelServerId, account: &AccountId, switching: Switching<'_>
+    ) -> RolledBack;
+    delete_model_server(id: ModelServerId, account: &AccountId) -> bool;
+    list_backends(id: ModelServerId) -> Vec<ServerBackend>;
+    put_sighting(sighting: &Sighting) -> ();
+    sightings(models: &[ModelId], since: DateTime<Utc>) -> Vec<Sighting>;
 });
 
 forward!(CredentialStore {

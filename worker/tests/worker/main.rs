@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "tests unwrap freely, and so do their helpers")]
 
 mod attempts;
+mod broker;
 mod credentials;
 mod flaky;
 mod gate;
 mod keys;
 mod platform;
+mod registered;
 mod rescue;
 mod stops;
 mod streams;
+mod tasks;
 mod vendor;
