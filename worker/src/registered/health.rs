@@ -41,7 +41,7 @@ impl Verdict {
             // A task that goes on elsewhere was taken or asked for.
             End::Answered(_) | End::Parked { .. } => return Some(Self::Callable),
             End::Failed(failure) => failure,
-            End::HeldBack(_) | End::Parked { .. } | End::Revoked | End::Interrupted => return None,
+            End::HeldBack(_) | End::Revoked | End::Interrupted => return None,
         };
         // No wildcard: a new class must choose.
         match failure.class() {
