@@ -261,7 +261,10 @@ fn class(model: &str) -> ErrorClass {
 }
 
 fn failure(class: ErrorClass, retry_after: Option<Duration>) -> VendorError {
-    VendorError { retry_after, ..VendorError::new(class, format!("scripted: {class}")) }
+    let mut error = VendorError::new(class, format!("scripted: {class}"));
+    // The vendor has seen the key.
+    error.error.vendor_status = (class == ErrorClass::Auth).then_some(401);
+    VendorError { retry_after, ..error }
 }
 
 #[cfg(test)]

@@ -149,6 +149,9 @@ impl Reader {
             if self.is_about(ended.attempt) {
                 self.known = self.known.max(ended.chunks);
             }
+            if lacks_error(&ended) {
+                self.look_at = Instant::now();
+            }
             self.ended = Some(ended);
         }
     }
@@ -204,9 +207,7 @@ impl Reader {
         if other && succeeded(ended) {
             return Some(Part::Broken(Broken::OtherAttempt));
         }
-        // Only a failure's result is of use here.
-        if ended.result.is_none() && ended.status == JobStatus::Failed {
-            self.look_at = Instant::now();
+        if lacks_error(ended) {
             return None;
         }
         if !other && !self.is_over() && self.next < self.known {
@@ -229,7 +230,8 @@ impl Reader {
         self.look().await?;
         let now = Instant::now();
         self.look_at = now + self.pace.step();
-        if self.ended.is_none() && self.until.is_some_and(|until| now >= until) {
+        let lacks = self.ended.is_none() || self.next < self.known;
+        if lacks && self.until.is_some_and(|until| now >= until) {
             return Err(ApiError::StillRunning {
                 detail: "the stream has not ended within the time a caller is held; its job goes on",
                 job_id: self.job,
@@ -277,6 +279,11 @@ impl Reader {
         self.pace = self.calm;
         self.look_at = Instant::now() + self.pace.step();
     }
+}
+
+/// Whether the error must be read from the store. Of what succeeded nothing but that is of use here.
+fn lacks_error(ended: &Ended) -> bool {
+    ended.result.is_none() && ended.status == JobStatus::Failed
 }
 
 /// `None` for an outage, which passes.

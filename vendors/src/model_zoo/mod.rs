@@ -6,28 +6,25 @@ mod echo;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::{StreamExt as _, stream};
 use inferq_common::{clock::Clock, config::VendorConfig, error::ErrorClass, usage::Usage};
 
 use self::echo::Echo;
 use crate::{
-    Adapter, Assemble, Call, Chunk, Chunks, Collected, Reply,
+    Adapter, Assemble, Call, Chunks, Collected, Reply,
     assemble::Known,
     error::{VendorError, shorten},
     openai,
     remote::http::Clients,
 };
 
-/// A streamed echo comes in this many parts at most.
-const N_PARTS: usize = 4;
-
 /// Runs the built-in models in this process and passes all others on to the server of the catalogue,
 /// if there is one for them all.
 ///
-/// `echo` answers with its `args`. Where `args` is an object, four members steer it, for
+/// `echo` answers with its `args`. Where `args` is an object, members steer it, for
 /// demonstrations: `delay_ms` waits first (0 to 24 h), `fail_times` lets that many attempts fail,
-/// with `status` (400 to 599; default 503) and, if given, `retry_after` (seconds).
+/// with `status` (400 to 599; default 503) and, if given, `retry_after` (seconds). Streamed, it gives
+/// the text of its `args` in as many parts as `chunks` says (1 to 100000; default 4),
+/// `chunk_delay_ms` apart; a failing attempt fails after `fail_after` of them (default 0).
 #[derive(Debug, Default)]
 pub struct ModelZoo {
     server: Option<Arc<dyn Adapter>>,
@@ -99,15 +96,14 @@ impl Adapter for ModelZoo {
         if call.model != "echo" {
             return self.server(&call.model)?.stream(call).await;
         }
-        let reply = self.call(call).await?;
-        let end = Chunk::End { usage: reply.usage, vendor_request_id: None };
-        let parts: Vec<_> = parts(reply.response.as_str()).map(Chunk::Data).collect();
-        Ok(stream::iter(parts.into_iter().chain([end]).map(Ok)).boxed())
+        let echo = Echo::of(&call.args)?;
+        tokio::time::sleep(echo.delay).await;
+        echo.stream(&call.args, call.attempt)
     }
 
     fn assemble(&self, call: &Call) -> Box<dyn Assemble> {
         match &self.server {
-            // The parts of a text are no JSON; together they are its `args`.
+            // Its parts together are its `args`.
             _ if call.model == "echo" => Box::new(Known(call.args.clone())),
             Some(server) => server.assemble(call),
             None => Box::new(Collected::default()),
@@ -115,30 +111,19 @@ impl Adapter for ModelZoo {
     }
 }
 
-/// The text in pieces that together are the text; no character is split.
-fn parts(text: &str) -> impl Iterator<Item = Bytes> + '_ {
-    let length = text.len().div_ceil(N_PARTS).max(1);
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let cut = (length..rest.len()).find(|&at| rest.is_char_boundary(at)).unwrap_or(rest.len());
-        let (part, after) = rest.split_at(cut);
-        rest = after;
-        (!part.is_empty()).then(|| Bytes::copy_from_slice(part.as_bytes()))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use futures::StreamExt as _;
     use inferq_common::{
         clock::{Clock as _, SystemClock},
         id::JobId,
-        job::Json,
     };
     use tokio::time::Instant;
 
     use super::*;
+    use crate::Chunk;
 
     fn call(model: &str, args: &str, attempt: u32) -> Call {
         let args = Json::parse(args).unwrap();
@@ -222,6 +207,10 @@ mod tests {
             (r#"{"status":200}"#, "status"),
             (r#"{"status":600}"#, "status"),
             (r#"{"retry_after":true}"#, "retry_after"),
+            (r#"{"chunks":0}"#, "chunks"),
+            (r#"{"chunks":100001}"#, "chunks"),
+            (r#"{"chunk_delay_ms":-1}"#, "chunk_delay_ms"),
+            (r#"{"fail_after":-1}"#, "fail_after"),
         ] {
             let error = echo(args, 1).await.unwrap_err();
             assert_eq!(error.class(), ErrorClass::InvalidRequest, "{args}");
@@ -237,20 +226,51 @@ mod tests {
         assert!(error.to_string().starts_with(message), "{error}");
     }
 
+    async fn streamed(args: &str, attempt: u32) -> Result<Vec<Chunk>, VendorError> {
+        let zoo = ModelZoo::default();
+        let call = call("echo", args, attempt);
+        let stream = zoo.stream(&call).await?;
+        let chunks: Vec<Result<Chunk, VendorError>> = stream.collect().await;
+        assert_eq!(zoo.assemble(&call).finish().as_str(), args);
+        chunks.into_iter().collect()
+    }
+
     #[tokio::test]
     async fn a_stream_is_the_args_in_parts() {
-        for args in [r#"{"text":"é漢🦀é漢🦀é漢🦀"}"#, "1", "{}"] {
-            let stream = ModelZoo::default().stream(&call("echo", args, 1)).await.unwrap();
-            let mut chunks: Vec<Chunk> = stream.map(Result::unwrap).collect().await;
+        for (args, n_chunks) in [
+            (r#"{"text":"é漢🦀é漢🦀é漢🦀"}"#, 4),
+            ("1", 4),
+            (r#"{"chunks":1}"#, 1),
+            (r#"{"text":"é漢🦀","chunks":100}"#, 100),
+        ] {
+            let mut chunks = streamed(args, 1).await.unwrap();
             let end = Chunk::End { usage: Usage::default(), vendor_request_id: None };
             assert_eq!(chunks.pop(), Some(end));
-            let mut text = Vec::new();
-            for chunk in &chunks {
+            let mut text = String::new();
+            for (index, chunk) in chunks.iter().enumerate() {
                 let Chunk::Data(data) = chunk else { panic!("an end in the middle") };
-                text.extend_from_slice(std::str::from_utf8(data).unwrap().as_bytes());
+                let part: serde_json::Value = serde_json::from_slice(data).unwrap();
+                assert_eq!(part["index"], index);
+                text.push_str(part["text"].as_str().unwrap());
             }
-            assert_eq!(text, args.as_bytes());
-            assert!(chunks.len() <= N_PARTS);
+            assert_eq!((text.as_str(), chunks.len()), (args, n_chunks));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_pauses_and_fails_as_it_is_told() {
+        let began = Instant::now();
+        let args = r#"{"chunks":5,"delay_ms":1000,"chunk_delay_ms":100,"fail_times":1}"#;
+        assert_eq!(streamed(args, 2).await.unwrap().len(), 6);
+        let took = began.elapsed().as_millis();
+        assert!((1400..1410).contains(&took), "{took}");
+        assert_eq!(streamed(args, 1).await.unwrap_err().class(), ErrorClass::Overloaded);
+
+        let args = r#"{"fail_times":1,"fail_after":2,"status":500}"#;
+        let stream = ModelZoo::default().stream(&call("echo", args, 1)).await.unwrap();
+        let chunks: Vec<_> = stream.collect().await;
+        assert_eq!(chunks.len(), 3);
+        assert_eq!(chunks[2].as_ref().unwrap_err().class(), ErrorClass::Transient);
+        assert_eq!(streamed(args, 2).await.unwrap().len(), 5);
     }
 }

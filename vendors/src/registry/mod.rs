@@ -74,12 +74,22 @@ impl Registry {
 
     /// These adapters alone.
     pub fn of(adapters: impl IntoIterator<Item = (Vendor, Arc<dyn Adapter>)>) -> Self {
-        let entry = |adapter| Entry {
+        Self::of_keys(adapters.into_iter().map(|(vendor, adapter)| (vendor, vec![adapter])))
+    }
+
+    /// These adapters alone, one for each key of a vendor; at least one.
+    pub fn of_keys(adapters: impl IntoIterator<Item = (Vendor, Vec<Arc<dyn Adapter>>)>) -> Self {
+        let named = |(index, adapter)| {
+            let credential =
+                if index == 0 { "default".into() } else { format!("key-{}", index + 1) };
+            Candidate { credential: credential.into(), adapter }
+        };
+        let entry = |adapters: Vec<_>| Entry {
             config: VendorConfig::default(),
-            shared: Arc::new([Candidate { credential: "default".into(), adapter }]),
+            shared: adapters.into_iter().enumerate().map(named).collect(),
             models: HashMap::new(),
         };
-        let entries = adapters.into_iter().map(|(vendor, adapter)| (vendor, entry(adapter)));
+        let entries = adapters.into_iter().map(|(vendor, adapters)| (vendor, entry(adapters)));
         let (entries, workshop) = (entries.collect(), Workshop::default());
         Self(Arc::new(Inner { entries, workshop, kept: Kept::default() }))
     }

@@ -13,15 +13,17 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// The job's timeout, or what is left of its total timeout if that is less; the error if
-    /// nothing is left.
-    pub(super) fn of(job: &Job, now: DateTime<Utc>) -> Result<Self, VendorError> {
-        let time = job.limits.timeout;
-        let Some(deadline) = job.deadline() else { return Ok(Self { time, by_total: false }) };
-        match (deadline - now).to_std() {
-            Ok(left) if left.is_zero() => Err(too_late(job)),
-            Ok(left) => Ok(Self { time: time.min(left), by_total: left < time }),
-            Err(_) => Err(too_late(job)),
+    /// What is left of the job's timeout after `spent`, or of its total timeout if that is less; the
+    /// error if nothing is left.
+    pub(super) fn of(job: &Job, spent: Duration, now: DateTime<Utc>) -> Result<Self, VendorError> {
+        let time = job.limits.timeout.saturating_sub(spent);
+        let left = job.deadline().map(|deadline| (deadline - now).to_std().unwrap_or_default());
+        let by_total = left.is_some_and(|left| left < time);
+        let limit = Self { time: left.map_or(time, |left| time.min(left)), by_total };
+        match (limit.time.is_zero(), spent.is_zero()) {
+            (false, _) => Ok(limit),
+            (true, true) => Err(too_late(job)),
+            (true, false) => Err(limit.passed(job)),
         }
     }
 
@@ -41,7 +43,7 @@ impl Limit {
     fn what(&self, job: &Job) -> String {
         match job.limits.total_timeout.filter(|_| self.by_total) {
             Some(total) => format!("the total timeout of {}", seconds(total)),
-            None => seconds(self.time),
+            None => seconds(job.limits.timeout),
         }
     }
 }
@@ -64,16 +66,18 @@ mod tests {
     use super::*;
     use crate::attempt::tests::{NOW, a_job, limits};
 
+    const ZERO: Duration = Duration::ZERO;
+
     #[test]
     fn an_attempt_has_its_own_timeout_or_what_is_left_of_the_total() {
         let at = |seconds| NOW + TimeDelta::seconds(seconds);
         let job = a_job(limits(60, None));
-        assert_eq!(Limit::of(&job, at(1000)).unwrap().time, Duration::from_secs(60));
+        assert_eq!(Limit::of(&job, ZERO, at(1000)).unwrap().time, Duration::from_secs(60));
         let job = a_job(limits(60, Some(90)));
-        assert_eq!(Limit::of(&job, at(10)).unwrap().time, Duration::from_secs(60));
-        assert_eq!(Limit::of(&job, at(50)).unwrap().time, Duration::from_secs(40));
+        assert_eq!(Limit::of(&job, ZERO, at(10)).unwrap().time, Duration::from_secs(60));
+        assert_eq!(Limit::of(&job, ZERO, at(50)).unwrap().time, Duration::from_secs(40));
         for late in [at(90), at(91)] {
-            let error = Limit::of(&job, late).err().unwrap().error;
+            let error = Limit::of(&job, ZERO, late).err().unwrap().error;
             assert_eq!(error.class, ErrorClass::Expired);
             assert_eq!(
                 error.message,
@@ -87,7 +91,7 @@ mod tests {
         let message = |limits, after| {
             let job = a_job(limits);
             let error =
-                Limit::of(&job, NOW + TimeDelta::seconds(after)).unwrap().passed(&job).error;
+                Limit::of(&job, ZERO, NOW + TimeDelta::seconds(after)).unwrap().passed(&job).error;
             assert_eq!(error.class, ErrorClass::Timeout);
             error.message
         };
@@ -97,5 +101,24 @@ mod tests {
             message(limits(60, Some(90)), 50),
             "no answer from openai within the total timeout of 90 s"
         );
+    }
+
+    #[test]
+    fn what_an_attempt_has_spent_is_taken_off() {
+        let of = |total, spent, after| {
+            let job = a_job(limits(60, total));
+            let limit =
+                Limit::of(&job, Duration::from_secs(spent), NOW + TimeDelta::seconds(after));
+            limit.map(|limit| (limit.time.as_secs(), limit.passed(&job).error.message))
+        };
+        let own = "no answer from openai within 60 s".to_owned();
+        let total = "no answer from openai within the total timeout of 90 s".to_owned();
+        assert_eq!(of(None, 59, 59).unwrap(), (1, own.clone()));
+        assert_eq!(of(Some(90), 30, 50).unwrap(), (30, own.clone()));
+        assert_eq!(of(Some(90), 30, 70).unwrap(), (20, total.clone()));
+        for (over, message) in [(of(None, 60, 60), own), (of(Some(90), 30, 90), total)] {
+            let error = over.unwrap_err().error;
+            assert_eq!((error.class, error.message), (ErrorClass::Timeout, message));
+        }
     }
 }

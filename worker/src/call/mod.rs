@@ -2,14 +2,14 @@
 
 mod limit;
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
 use inferq_common::{error::ErrorClass, job::Job, store::Claim, telemetry::metric};
 use inferq_vendors::{Call, Candidate, Candidates, Reply, VendorError};
-use metrics::gauge;
-use tokio::time::timeout;
+use metrics::{counter, gauge};
+use tokio::time::{Instant, timeout};
 use tracing::error;
 
 pub(crate) use self::limit::Limit;
@@ -83,12 +83,24 @@ async fn call_with_one_of(
     claim: &Claim,
     held: &Held,
 ) -> Called {
-    let mut failed = None;
+    let (mut failed, mut refused, mut probed) = (None, None, None);
+    // All calls of an attempt share its time.
+    let mut began = None;
     for candidate in candidates.iter() {
         let called = match pass(runner, claim, held, candidate).await {
-            Pass::Go(permit) => call_within_limits(runner, claim, held, candidate, permit).await,
+            Pass::Go(permit) => {
+                let spent = began.get_or_insert_with(Instant::now).elapsed();
+                call_within_limits(runner, claim, held, candidate, permit, spent).await
+            }
+            Pass::Refused(error) => {
+                refused = Some(error);
+                continue;
+            }
+            Pass::Probed(run_at) => {
+                probed.get_or_insert(run_at);
+                continue;
+            }
             Pass::Later(run_at) => End::HeldBack(run_at).into(),
-            Pass::Refused(error) => End::Failed(error).into(),
             Pass::Revoked => End::Revoked.into(),
             Pass::Interrupted => End::Interrupted.into(),
         };
@@ -101,8 +113,25 @@ async fn call_with_one_of(
             called => return called,
         }
     }
-    let none = || VendorError::new(ErrorClass::Internal, "the vendor has no adapter");
-    End::Failed(failed.unwrap_or_else(none)).into()
+    let end = match (failed, probed, refused) {
+        (Some(error), ..) => End::Failed(error),
+        // The key that is being tried again may turn out to be good.
+        (None, Some(run_at), _) => End::HeldBack(run_at),
+        (None, None, Some(error)) => {
+            count_refused(&claim.job, &error);
+            End::Failed(error)
+        }
+        (None, None, None) => {
+            End::Failed(VendorError::new(ErrorClass::Internal, "the vendor has no adapter"))
+        }
+    };
+    end.into()
+}
+
+/// Counts an attempt that fails uncalled.
+fn count_refused(job: &Job, error: &VendorError) {
+    let (vendor, class) = (job.vendor.as_str(), error.class().as_str());
+    counter!(metric::GATE_REFUSED, "vendor" => vendor, "class" => class).increment(1);
 }
 
 /// Calls the vendor until it has answered, its time is up, or someone stops the attempt, and tells
@@ -113,12 +142,13 @@ async fn call_within_limits(
     held: &Held,
     candidate: &Candidate,
     permit: Permit,
+    spent: Duration,
 ) -> Called {
     let _counted = Counted::new(&claim.job);
     if runner.hand_back.is_cancelled() {
         return End::Interrupted.into();
     }
-    let limit = match Limit::of(&claim.job, runner.worker.clock.now()) {
+    let limit = match Limit::of(&claim.job, spent, runner.worker.clock.now()) {
         Ok(limit) => limit,
         Err(expired) => return End::Failed(expired).into(),
     };

@@ -74,6 +74,9 @@ pub(crate) enum Answer {
     Go(Permit),
     /// Not for a while: this is when to come back.
     Later(DateTime<Utc>),
+    /// Not with this credential, while another call finds out whether the vendor takes it again:
+    /// this is when to come back.
+    Probed(DateTime<Utc>),
     /// Not at all: the vendor refuses the credential.
     Refused(VendorError),
 }
@@ -161,7 +164,8 @@ impl Gate {
                 Answer::Go(Permit { gate, key, tokens, began_at: now, is_open: true })
             }
             Look::Refused(refusal, what) => Answer::Refused(refused(key, refusal, what)),
-            Look::Probed | Look::Wait(_) => Answer::Later(self.later(key, priority, now)),
+            Look::Probed => Answer::Probed(self.later(key, priority, now)),
+            Look::Wait(_) => Answer::Later(self.later(key, priority, now)),
         }
     }
 
@@ -267,8 +271,6 @@ fn forget<K: Eq + std::hash::Hash, V>(
 /// What a job fails with whose credential the vendor refuses; `what` narrows that to its model.
 fn refused(key: &GateKey, refusal: Refusal, what: &str) -> VendorError {
     let vendor = key.credential.vendor;
-    let class = refusal.class.as_str();
-    counter!(metric::GATE_REFUSED, "vendor" => vendor.as_str(), "class" => class).increment(1);
     let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
     let (why, advice) = match refusal.class {
         ErrorClass::QuotaExhausted => {
@@ -306,6 +308,7 @@ impl Permit {
         let Some(lane) = lanes.get_mut(&self.key) else { return };
         let mut forgotten = Seen { circuit: Circuit::default(), used_at: now };
         let seen = credentials.get_mut(&self.key.credential).unwrap_or(&mut forgotten);
+        let status = failure.and_then(|failure| failure.error.vendor_status);
         match failure.map(VendorError::class) {
             None => {
                 lane.pace.served(now - self.began_at, now);
@@ -329,8 +332,9 @@ impl Permit {
                 lane.aimd.refused(self.tokens.round, cut, hint, jitter(), now);
                 unclear(lane, seen, self.tokens);
             }
+            // It was not sent: there is no key, or none that can be used.
+            Some(ErrorClass::Auth) if status.is_none() => unclear(lane, seen, self.tokens),
             Some(class @ (ErrorClass::Auth | ErrorClass::QuotaExhausted)) => {
-                let status = failure.and_then(|failure| failure.error.vendor_status);
                 // 403 and quotas are often about one model; 401 and its like never are.
                 let is_about_key = class == ErrorClass::Auth && status != Some(403);
                 refuse(lane, seen, self.tokens, class, is_about_key, now);

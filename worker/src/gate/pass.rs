@@ -20,6 +20,9 @@ pub(crate) enum Pass {
     Go(Permit),
     /// It should come back at this moment.
     Later(DateTime<Utc>),
+    /// It may call with another key at once, or should come back at this moment: another call finds
+    /// out whether the vendor takes this one again.
+    Probed(DateTime<Utc>),
     /// It fails uncalled.
     Refused(VendorError),
     /// The store has given it another end.
@@ -63,6 +66,7 @@ fn passed(answer: Answer, job: &Job, now: DateTime<Utc>) -> Pass {
         Answer::Go(permit) => Pass::Go(permit),
         Answer::Refused(error) => Pass::Refused(error),
         Answer::Later(slot) => Pass::Later(run_at(slot, job, now)),
+        Answer::Probed(slot) => Pass::Probed(run_at(slot, job, now)),
     }
 }
 

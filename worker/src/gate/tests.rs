@@ -74,7 +74,7 @@ fn place(gate: &Gate, model: &str, now: DateTime<Utc>) -> Place {
 #[track_caller]
 fn later(gate: &Gate, model: &str, now: DateTime<Utc>) -> DateTime<Utc> {
     match enter(gate, model, now) {
-        Entry::Answer(Answer::Later(slot)) => slot,
+        Entry::Answer(Answer::Later(slot) | Answer::Probed(slot)) => slot,
         entry => panic!("{model} is not put off: {entry:?}"),
     }
 }
@@ -146,7 +146,9 @@ async fn job(gate: Gate, clock: Arc<TokioClock>, vendor: Arc<Crowded>) -> Vec<Da
                     sleep(Duration::from_millis(300)).await;
                 }
             },
-            Answer::Later(slot) => sleep((slot - clock.now()).to_std().unwrap()).await,
+            Answer::Later(slot) | Answer::Probed(slot) => {
+                sleep((slot - clock.now()).to_std().unwrap()).await;
+            }
             Answer::Refused(error) => panic!("{error}"),
         }
     }
@@ -400,4 +402,14 @@ async fn nothing_is_left_of_jobs_that_were_cancelled() {
     }
     jobs.join_all().await;
     assert_eq!(gate.in_use(), (0, 0, 0));
+}
+
+#[test]
+fn a_call_that_never_reached_the_vendor_says_nothing_about_its_key() {
+    let gate = Gate::new(8);
+    for _ in 0..3 {
+        let unset = VendorError::new(ErrorClass::Auth, "no key for openai: set OPENAI_API_KEY");
+        go(&gate, "m", at(0)).done(Some(&unset), at(0));
+    }
+    go(&gate, "m", at(0)).done(None, at(0));
 }

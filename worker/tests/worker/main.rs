@@ -6,6 +6,7 @@ mod attempts;
 mod credentials;
 mod flaky;
 mod gate;
+mod keys;
 mod platform;
 mod rescue;
 mod stops;

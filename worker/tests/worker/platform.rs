@@ -47,7 +47,8 @@ pub(crate) struct Platform {
     /// Who submits: an api that is alive and does nothing else.
     pub(crate) api: InstanceId,
     config: Config,
-    adapter: Arc<dyn Adapter>,
+    /// An adapter for each of the vendor's keys.
+    keys: Vec<Arc<dyn Adapter>>,
     /// Whether workers run on the test's own runtime.
     still: bool,
     _tasks: JoinSet<()>,
@@ -57,24 +58,30 @@ pub(crate) struct Platform {
 impl Platform {
     pub(crate) async fn start() -> Self {
         let vendor = TestVendor::new();
-        Self::start_on(Arc::new(SystemClock), Arc::clone(&vendor), vendor, false).await
+        let keys = vec![Arc::clone(&vendor) as Arc<_>];
+        Self::start_on(Arc::new(SystemClock), vendor, keys, false).await
     }
 
     /// With `adapter` for a vendor.
     pub(crate) async fn start_with(adapter: Arc<dyn Adapter>) -> Self {
-        Self::start_on(Arc::new(SystemClock), TestVendor::new(), adapter, false).await
+        Self::start_on(Arc::new(SystemClock), TestVendor::new(), vec![adapter], false).await
     }
 
     /// On the test's own runtime, whose time is paused from now on, with `adapter` for a vendor.
     pub(crate) async fn start_still(adapter: Arc<dyn Adapter>) -> Self {
+        Self::start_still_with_keys(vec![adapter]).await
+    }
+
+    /// As [`Self::start_still`], with an adapter for each of the vendor's keys.
+    pub(crate) async fn start_still_with_keys(keys: Vec<Arc<dyn Adapter>>) -> Self {
         let clock = Arc::new(TokioClock(Instant::now(), Handle::current()));
-        Self::start_on(clock, TestVendor::new(), adapter, true).await
+        Self::start_on(clock, TestVendor::new(), keys, true).await
     }
 
     async fn start_on(
         clock: Arc<dyn Clock>,
         vendor: Arc<TestVendor>,
-        adapter: Arc<dyn Adapter>,
+        keys: Vec<Arc<dyn Adapter>>,
         still: bool,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -109,7 +116,7 @@ impl Platform {
             store,
             publisher: Publisher::start(Arc::clone(&broker)),
             broker,
-            adapter,
+            keys,
             vendor,
             still,
             clock,
@@ -258,7 +265,7 @@ impl Platform {
         keys: Arc<MasterKeys>,
     ) -> Worker {
         let (store, clock) = (self.shared_store(), Arc::clone(&self.clock));
-        let registry = Registry::of([(Vendor::OpenAi, Arc::clone(&self.adapter))]);
+        let registry = Registry::of_keys([(Vendor::OpenAi, self.keys.clone())]);
         let path = JobPath::start(Arc::clone(&store), Arc::clone(&clock), instance.clone(), 64);
         Worker {
             credentials: CredentialSource::new(Arc::clone(&store), keys),

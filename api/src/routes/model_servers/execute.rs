@@ -12,7 +12,7 @@ use crate::{
     schema::{
         error::{ErrorDetail, HTTPValidationError},
         inference::{GenericModelRequest, GenericModelResponse},
-        job::Job,
+        job::{FailedInference, Job},
         words::JobPriority,
     },
     state::AppState,
@@ -56,11 +56,17 @@ use crate::{
             )),
         (status = 202, description = "The job is accepted", body = Job,
             headers(("location" = String, description = "The job"), ("retry-after" = i64))),
+        (status = 400, description = "The vendor calls a streamed request invalid",
+            body = FailedInference),
         (status = 404, description = "The account has no such model server", body = ErrorDetail),
         (status = 409, description = "The first request with this idempotency key is still in \
             progress; not to be repeated", body = ErrorDetail),
         (status = 413, description = "The body is too large", body = ErrorDetail),
         (status = 422, description = "Validation Error", body = HTTPValidationError),
+        (status = 429, description = "The vendor asks to slow down; only if a stream was asked for",
+            body = FailedInference),
+        (status = 502, description = "The vendor failed; only if a stream was asked for",
+            body = FailedInference),
         (status = 504, description = "The job has not ended within the time a caller is held and \
             goes on", body = ErrorDetail),
     ),
