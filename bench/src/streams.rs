@@ -59,7 +59,7 @@ struct Plan {
 }
 
 const ONE: Plan = Plan { streams: 1, times: 40, chunks: 25, chunk_ms: 10 };
-const STEADY: Plan = Plan { streams: MANY, times: 1, chunks: 100, chunk_ms: 100 };
+const STEADY: Plan = Plan { streams: MANY, times: 3, chunks: 50, chunk_ms: 100 };
 const FLOOD: Plan = Plan { streams: MANY, times: 1, chunks: 500, chunk_ms: 0 };
 
 /// Whose stream is read.
@@ -176,7 +176,8 @@ async fn all(source: &Source, plan: Plan) -> anyhow::Result<Measured> {
         let source = source.clone();
         tasks.spawn(async move {
             // Not all in one moment: it is the streams that are measured, not a burst of requests.
-            sleep(Duration::from_millis(plan.chunk_ms) * number / plan.streams).await;
+            let length = Duration::from_millis(plan.chunk_ms) * plan.chunks;
+            sleep(length * number / plan.streams).await;
             let mut read = Vec::new();
             for time in 0..plan.times {
                 read.push(one(&source, plan, &format!("{number}-{time}")).await?);

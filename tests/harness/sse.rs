@@ -30,11 +30,12 @@ impl Events {
     /// Takes an answer that must be a stream.
     pub async fn of(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
-        if status != 200 {
-            panic!("{status} is no stream: {}", response.text().await.unwrap());
+        let kind = headers.get("content-type").map_or("", |kind| kind.to_str().unwrap());
+        let is_stream = status == 200 && kind.starts_with("text/event-stream");
+        if !is_stream {
+            let text = response.text().await.unwrap();
+            panic!("{status} {kind} is no stream: {text}");
         }
-        let kind = headers["content-type"].to_str().unwrap();
-        assert!(kind.starts_with("text/event-stream"), "{kind}");
         Self { bytes: response.bytes_stream().boxed(), text: Vec::new(), broken: None }
     }
 

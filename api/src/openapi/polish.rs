@@ -14,15 +14,8 @@ use crate::schema::error::ErrorDetail;
 
 /// Documents whose absent values are shown as `null`. In all others they are left out, and `null`
 /// in a request means "not given".
-const SHOW_NULL: [&str; 7] = [
-    "Job",
-    "Attempt",
-    "Delivery",
-    "DeliveryAttempt",
-    "LaunchTask",
-    "HostedTask",
-    "ModelEndpoint",
-];
+const SHOW_NULL: [&str; 7] =
+    ["Job", "Attempt", "Delivery", "DeliveryAttempt", "LaunchTask", "HostedTask", "ModelEndpoint"];
 
 /// Gives members their titles and takes away what only Rust's types say.
 pub(super) struct Polish;

@@ -119,6 +119,7 @@ mod tests {
     use inferq_common::{
         clock::{Clock as _, SystemClock},
         id::JobId,
+        job::Json,
     };
     use tokio::time::Instant;
 
