@@ -13,17 +13,31 @@ use inferq_common::{
 
 use crate::error::ApiError;
 
-/// What another process changed is seen after at most this long.
+/// What another process changed of credentials is seen after at most this long.
 const LIFETIME: Duration = Duration::from_secs(1);
+
+/// As above, of models and model servers. Who changes them waits as long, so it is short; a hot
+/// alias costs each process four queries a second.
+const MODEL_LIFETIME: Duration = Duration::from_millis(250);
+
+/// Added to [`MODEL_LIFETIME`] where it is waited out: clocks of two machines do not run equally
+/// fast, and a process may be held up between its look at the clock and its question.
+const MARGIN: Duration = Duration::from_millis(50);
 
 /// Entries of each kind kept in memory, unknown names included.
 const MAX_ENTRIES: usize = 10_000;
 
 /// Answers from memory what the store said less than a second ago, so that a submit costs no query.
+///
+/// **Invariant:** a call made after the answer to a change of a model or model server goes by that
+/// change, in whichever api process. An entry is no younger than the moment its question was asked
+/// and no older than [`MODEL_LIFETIME`], so one that was asked before the change was committed is
+/// gone everywhere once that time has passed: [`Catalogue::settle`] waits for it, and needs no
+/// other process to answer.
 #[derive(Debug)]
 pub struct Catalogue {
     models: Cache<(AccountId, Vendor, String), Option<Arc<Model>>>,
-    models_by_id: Cache<(AccountId, ModelId), Option<Arc<Model>>>,
+    models_by_id: Cache<ModelId, Option<Arc<Model>>>,
     servers: Cache<(AccountId, String), Option<Arc<ModelServer>>>,
     credentials: Cache<(AccountId, CredentialName), Option<Vendor>>,
 }
@@ -31,9 +45,9 @@ pub struct Catalogue {
 impl Catalogue {
     pub(crate) fn new() -> Self {
         Self {
-            models: Cache::new(LIFETIME, MAX_ENTRIES),
-            models_by_id: Cache::new(LIFETIME, MAX_ENTRIES),
-            servers: Cache::new(LIFETIME, MAX_ENTRIES),
+            models: Cache::new(MODEL_LIFETIME, MAX_ENTRIES),
+            models_by_id: Cache::new(MODEL_LIFETIME, MAX_ENTRIES),
+            servers: Cache::new(MODEL_LIFETIME, MAX_ENTRIES),
             credentials: Cache::new(LIFETIME, MAX_ENTRIES),
         }
     }
@@ -53,14 +67,16 @@ impl Catalogue {
         self.models.get(key, load).await
     }
 
+    /// The model with this id, if the account may run it: its own, or another's that is public.
     pub async fn model(
         &self,
         store: &SharedStore,
         account: &AccountId,
         id: ModelId,
     ) -> Result<Option<Arc<Model>>, ApiError> {
-        let load = async { Ok(store.find_model(id, account).await?.map(Arc::new)) };
-        self.models_by_id.get((account.clone(), id), load).await
+        let load = async { Ok::<_, ApiError>(store.find_any_model(id).await?.map(Arc::new)) };
+        let found = self.models_by_id.get(id, load).await?;
+        Ok(found.filter(|model| model.account == *account || model.settings().public_inference))
     }
 
     pub async fn server_by_alias(
@@ -88,8 +104,17 @@ impl Catalogue {
         self.credentials.get((account.clone(), name.clone()), load).await
     }
 
-    /// Forgets everything: call it after writing a model, a model server or a credential, so that this process
-    /// sees it at once.
+    /// Waits until every api process goes by what was just committed of models and model servers. The
+    /// answer to who asked for the change must come after it.
+    pub async fn settle(&self, store: &SharedStore) {
+        self.forget();
+        // A SQLite store is served by one process, and that has just forgotten.
+        if store.kind() != "sqlite" {
+            tokio::time::sleep(MODEL_LIFETIME + MARGIN).await;
+        }
+    }
+
+    /// Forgets everything: call it after writing a credential, so that this process sees it at once.
     pub fn forget(&self) {
         self.models.clear();
         self.models_by_id.clear();

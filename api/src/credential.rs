@@ -8,13 +8,12 @@ use crate::{
     state::AppState,
 };
 
-/// The name in a model's metadata, if there is one and the account has that credential.
+/// The name in a model's metadata, if there is one and the model's account has that credential.
 ///
 /// # Errors
 /// 422 at `loc` if it cannot be used.
 pub(crate) async fn of_model(
     state: &AppState,
-    account: &AccountId,
     model: Option<&Model>,
     loc: impl FnOnce() -> Vec<Loc>,
 ) -> Result<Option<CredentialName>, ApiError> {
@@ -24,7 +23,9 @@ pub(crate) async fn of_model(
         Ok(Some(name)) => name,
         Err(reason) => return Err(refused(reason, loc())),
     };
-    usable(state, account, model.vendor, &named).await?.map_err(|why| refused(why, loc()))?;
+    usable(state, &model.account, model.vendor, &named)
+        .await?
+        .map_err(|why| refused(why, loc()))?;
     Ok(Some(named))
 }
 

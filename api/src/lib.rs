@@ -14,6 +14,7 @@ mod held;
 mod middleware;
 pub mod openapi;
 pub mod paging;
+mod registered;
 pub mod routes;
 mod rules;
 pub mod schema;

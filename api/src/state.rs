@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use inferq_common::shutdown::Shutdown;
+use inferq_common::{json_schema::Schemas, shutdown::Shutdown};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -31,6 +31,8 @@ pub struct Shared {
     /// What the process gave the api; its members are reached directly: `state.store`.
     pub api: Api,
     pub catalogue: Catalogue,
+    /// Of registered models.
+    pub(crate) schemas: Schemas,
     pub shutdown: Shutdown,
     pub(crate) keys: Keys,
     /// Work that must end even if its caller goes away.
@@ -49,6 +51,7 @@ impl AppState {
         let bodies = api.config.max_body_bytes.max(MAX_BODIES_BYTES);
         Self(Arc::new(Shared {
             catalogue: Catalogue::new(),
+            schemas: Schemas::default(),
             keys: auth::keys(),
             tasks: TaskTracker::new(),
             closing: shutdown.hard.child_token(),

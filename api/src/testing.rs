@@ -233,7 +233,7 @@ impl TestApi {
             model_deployment_id: model.to_owned(),
             created_at: now,
         };
-        self.store.add_model_server(&server).await.unwrap();
+        self.store.add_model_server(&server, None).await.unwrap();
         server
     }
 

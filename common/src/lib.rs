@@ -10,6 +10,7 @@ pub mod credential;
 pub mod error;
 pub mod id;
 pub mod job;
+pub mod json_schema;
 pub mod members;
 pub mod model;
 pub mod retry;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use inferq_common::{
-    credential::OpenCredential, credential_source::CredentialError, error::ErrorClass, job::Job,
-    store::StoreError,
+    credential::OpenCredential, credential_source::CredentialError, error::ErrorClass,
+    id::AccountId, job::Job, store::StoreError,
 };
 use inferq_vendors::VendorError;
 use tracing::warn;
@@ -12,17 +12,21 @@ use tracing::warn;
 use crate::Worker;
 
 impl Worker {
-    /// The credential that the job's model names, or else its account's default for the vendor;
-    /// `None`: the operator's own is used.
+    /// The credential that the job's model names, or else the default of `payer` for the vendor;
+    /// `None`: the operator's own is used. `payer` is the job's account, or that of its public model.
     ///
     /// **Cancel safe.**
     ///
     /// # Errors
     /// Of class `auth` where there is one and it cannot be used, or the one that is named was
     /// deleted: the operator's must not pay for it. `transient` while the store is away.
-    pub async fn credential(&self, job: &Job) -> Result<Option<Arc<OpenCredential>>, VendorError> {
+    pub async fn credential(
+        &self,
+        job: &Job,
+        payer: &AccountId,
+    ) -> Result<Option<Arc<OpenCredential>>, VendorError> {
         let wanted = job.credential.as_ref();
-        match (self.credentials.find(&job.account, job.vendor, wanted).await, wanted) {
+        match (self.credentials.find(payer, job.vendor, wanted).await, wanted) {
             (Ok(None), Some(name)) => {
                 let message = format!(
                     "credential '{name}' was deleted before the attempt; put it again, or name \

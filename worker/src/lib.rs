@@ -8,6 +8,7 @@ mod claims;
 mod consumer;
 mod credential;
 mod gate;
+mod registered;
 mod runner;
 mod running;
 mod streaming;

@@ -17,7 +17,7 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use crate::{Worker, gate::Gate};
+use crate::{Worker, gate::Gate, registered::Registered};
 
 /// A result the store refused this often, while it can be reached, cannot be stored.
 const MAX_REFUSALS: u32 = 5;
@@ -28,6 +28,7 @@ pub(crate) struct Runner {
     pub(crate) retry: RetryPolicy,
     /// Holds back what a vendor would refuse.
     pub(crate) gate: Gate,
+    pub(crate) registered: Registered,
     /// Owns the task of each attempt.
     pub(crate) attempts: TaskTracker,
     /// Rung when a job with a callback has ended here.
@@ -47,6 +48,7 @@ impl Runner {
         Self {
             retry: RetryPolicy::default(),
             gate: Gate::new(worker.config.concurrency),
+            registered: Registered::new(worker.config.concurrency),
             worker,
             attempts: TaskTracker::new(),
             callback_due: Arc::default(),

@@ -46,7 +46,8 @@ impl Findings {
         self.at(Loc::Name(Cow::Owned(name.to_owned())), read)
     }
 
-    fn at<T>(&mut self, step: Loc, read: impl FnOnce(&mut Self) -> T) -> T {
+    /// Goes into an element for the time of `read`.
+    pub fn at<T>(&mut self, step: Loc, read: impl FnOnce(&mut Self) -> T) -> T {
         self.path.push(step);
         let result = read(self);
         self.path.pop();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use inferq_common::job::Json;
+use inferq_common::{job::Json, json_schema};
 use serde::{Deserialize, Serialize};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -38,10 +38,11 @@ pub struct LaunchModelBundleConfiguration {
     /// Takes one request by POST and answers with server-sent events; begins with `/`.
     pub streaming_predict_route: Option<String>,
     pub streaming_command: Option<Vec<String>>,
-    /// JSON schema of a request.
+    /// JSON Schema of a request: arguments that do not fit are refused with 422. At most 64 KiB,
+    /// and without references to other documents.
     #[schema(required = false, default = json!({}), value_type = Map<String, Value>)]
     pub request_schema: Json,
-    /// JSON schema of a response.
+    /// JSON Schema of a response: a job whose response does not fit fails with class `protocol`.
     #[schema(required = false, default = json!({}), value_type = Map<String, Value>)]
     pub response_schema: Json,
     #[schema(required = false, default = json!({}), value_type = Map<String, Value>)]
@@ -79,12 +80,14 @@ pub struct LaunchModelEndpointConfiguration {
     /// Not below `min_workers`.
     #[schema(required = false, default = 1, minimum = 0, maximum = 250)]
     pub max_workers: i64,
-    /// Requests one worker should have at once.
+    /// Calls of this model at once, at most, by each worker process of inferq.
     #[schema(required = false, default = 10, minimum = 1)]
     pub per_worker: i64,
+    /// Whether its jobs have priority `high` where their requests name none.
     #[schema(required = false, default = false)]
     pub high_priority: bool,
     pub labels: Option<BTreeMap<String, String>>,
+    /// Whether model servers of other accounts may run it.
     #[schema(required = false, default = false)]
     pub public_inference: bool,
 }
@@ -143,6 +146,13 @@ impl LaunchModelBundleConfiguration {
         for (name, route) in routes {
             if route.is_some_and(|route| !route.starts_with('/')) {
                 findings.refuse(name, "must begin with '/'");
+            }
+        }
+        let schemas =
+            [("request_schema", &self.request_schema), ("response_schema", &self.response_schema)];
+        for (name, schema) in schemas {
+            if let Err(reason) = json_schema::Schema::compile(schema.as_str()) {
+                findings.refuse(name, reason);
             }
         }
     }

@@ -30,6 +30,15 @@ pub struct ModelServerList {
     pub items: Vec<super::model_server::ModelServerInfo>,
 }
 
+/// What a model server runs and ran, newest first: the last 1000.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(title = "ModelServerHistory")]
+pub struct ModelServerHistory {
+    #[schema(schema_with = constant_list)]
+    pub object: &'static str,
+    pub items: Vec<super::model_server::ModelServerBackend>,
+}
+
 /// A member that always has this one value.
 pub(super) fn constant(word: &str) -> Object {
     ObjectBuilder::new()

@@ -24,7 +24,7 @@ pub struct LLMEngineVendorConfiguration {
     /// Not below `min_workers`.
     #[schema(required = false, default = 1, minimum = 0, maximum = 250)]
     pub max_workers: i64,
-    /// Requests one worker should have at once.
+    /// Calls of this model at once, at most, by each worker process of inferq.
     #[schema(required = false, default = 2, minimum = 1)]
     pub per_worker: i64,
     /// Over how many GPUs of a worker the model is split; not above `gpus`.
@@ -43,6 +43,8 @@ pub struct LLMEngineVendorConfiguration {
     pub checkpoint_path: Option<String>,
     /// A Jinja template in place of the checkpoint's own.
     pub chat_template_override: Option<String>,
+    /// Of `billing`, `callback` and `logging`. Where hooks are named and `callback` is not among them
+    /// the default callback address is not used.
     pub post_inference_hooks: Option<Vec<String>>,
     #[schema(minimum = 0)]
     pub cpus: Option<i64>,
@@ -53,10 +55,12 @@ pub struct LLMEngineVendorConfiguration {
     pub gpu_type: Option<String>,
     /// A Kubernetes quantity.
     pub storage: Option<String>,
+    /// Whether its jobs have priority `high` where their requests name none.
     #[schema(required = false, default = false)]
     pub high_priority: bool,
     /// Where callbacks of this model's jobs go unless the request names another address.
     pub default_callback_url: Option<String>,
+    /// Whether model servers of other accounts may run it.
     pub public_inference: Option<bool>,
     // Members the framework knows and inferq does not. (A doc comment would describe each of them.)
     #[serde(flatten)]

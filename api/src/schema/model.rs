@@ -36,7 +36,7 @@ pub struct InferenceModel {
     #[schema(schema_with = vendor_configuration, required = false)]
     pub vendor_configuration: Option<Json>,
     pub status: InferenceModelStatus,
-    /// Why the status is what it is, for a person.
+    /// Why the status is what it is, or why the model is unavailable, for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,6 +152,70 @@ pub enum CreateModelRequest {
     Launch(CreateLaunchModelRequest),
     LLMEngine(CreateLLMEngineModelRequest),
     Hosted(CreateHostedModelRequest),
+}
+
+/// A change of a model: new metadata, a part of its configuration (also with metadata), or a name.
+///
+/// A name stands alone. What is `null` counts as not given.
+#[derive(Debug, Clone, ToSchema)]
+#[serde(untagged)]
+#[schema(title = "UpdateModelRequest")]
+pub enum UpdateModelRequest {
+    Metadata(UpdateModelMetadataRequest),
+    Configuration(UpdateModelConfigurationRequest),
+    Name(RenameModelRequest),
+}
+
+/// New metadata of a model, in place of what it had.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[schema(title = "UpdateModelMetadataRequest")]
+pub struct UpdateModelMetadataRequest {
+    #[schema(value_type = Option<Map<String, Value>>)]
+    pub model_metadata: Option<Json>,
+}
+
+/// A part of a model's configuration.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[schema(title = "UpdateModelConfigurationRequest")]
+pub struct UpdateModelConfigurationRequest {
+    /// Members that are given take the place of those there, `null` takes one away; for Launch that
+    /// goes for the members of `model_image` and `model_infra`.
+    #[schema(value_type = Map<String, Value>)]
+    pub vendor_configuration: Json,
+    #[schema(value_type = Option<Map<String, Value>>)]
+    pub model_metadata: Option<Json>,
+}
+
+/// A new name of a model.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[schema(title = "RenameModelRequest")]
+pub struct RenameModelRequest {
+    /// Unique for the vendor within the account.
+    #[schema(min_length = 1, max_length = 1024)]
+    pub name: String,
+    #[schema(inline, required = false, default = "error")]
+    pub on_conflict: OnTakenName,
+}
+
+/// What happens where another model of the vendor has the name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTakenName {
+    /// 409.
+    #[default]
+    Error,
+    /// The two models exchange names.
+    Swap,
+}
+
+/// A model that is no more.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(title = "DeletedModel")]
+pub struct DeletedModel {
+    pub id: String,
+    #[schema(schema_with = super::list::constant_model, required = false)]
+    pub object: &'static str,
+    pub deleted: bool,
 }
 
 /// A word of the contract that has to be there where it stands at all.

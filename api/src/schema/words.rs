@@ -67,7 +67,8 @@ words! {
     DeliveryStatus(CallbackStatus),
 }
 
-/// Whether a model answers at present. This release does not probe, so it says `unknown`.
+/// Whether a model answers at present, as the workers have seen in the last ten minutes. Where none
+/// has called it that is `unknown`; nothing is called only to find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(title = "InferenceModelAvailability")]
 #[serde(rename_all = "snake_case")]

@@ -14,9 +14,10 @@ mod open;
 pub mod path;
 pub mod postgres;
 pub(crate) mod rows;
+pub mod serving;
 pub mod sqlite;
 
-pub use self::open::open;
+pub use self::{open::open, serving::ServingStore};
 
 use std::{sync::Arc, time::Duration};
 
@@ -461,7 +462,7 @@ pub struct ModelFilter {
 pub trait ModelStore: Send + Sync {
     /// Adds a model; where `vendor/name` is taken in the account, updates configuration, type,
     /// metadata, status and default callback URL of the one there if `update`, else answers
-    /// `Conflict`.
+    /// `Conflict`, as for one that is being deployed.
     async fn add_model(&self, model: &Model, update: bool) -> Result<Added<Model>, StoreError>;
 
     async fn find_model(
@@ -491,10 +492,11 @@ pub trait ModelStore: Send + Sync {
         filter: &ModelFilter,
     ) -> Result<u64, StoreError>;
 
-    /// Adds a model server; `Conflict` where its alias is taken in the account.
+    /// Adds a model server, made by `by`; `Conflict` where its alias is taken in the account.
     async fn add_model_server(
         &self,
         server: &ModelServer,
+        by: Option<&str>,
     ) -> Result<Added<ModelServer>, StoreError>;
 
     async fn find_model_server(
@@ -642,6 +644,7 @@ pub trait Store:
     + InstanceStore
     + DeliveryStore
     + ModelStore
+    + ServingStore
     + AccountStore
     + CredentialStore
     + std::fmt::Debug

@@ -6,7 +6,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
-use inferq_common::{error::ErrorClass, job::Job, store::Claim, telemetry::metric};
+use inferq_common::{error::ErrorClass, id::AccountId, job::Job, store::Claim, telemetry::metric};
 use inferq_vendors::{Call, Candidate, Candidates, Reply, VendorError};
 use metrics::{counter, gauge};
 use tokio::time::{Instant, timeout};
@@ -16,6 +16,7 @@ pub(crate) use self::limit::Limit;
 use crate::{
     Worker,
     gate::{Pass, Permit, pass},
+    registered,
     runner::Runner,
     running::Held,
     streaming,
@@ -48,10 +49,16 @@ impl From<End> for Called {
     }
 }
 
-/// Calls the vendor of a claimed job.
+/// Calls the vendor of a claimed job, as its registered model has it if it has one.
 pub(crate) async fn run(runner: &Runner, claim: &Claim, held: &Held) -> Called {
+    let call = async |payer: &AccountId| call_paid_by(runner, claim, held, payer).await;
+    registered::around(runner, claim, held, call).await
+}
+
+/// Calls the vendor with a credential of `payer`.
+async fn call_paid_by(runner: &Runner, claim: &Claim, held: &Held, payer: &AccountId) -> Called {
     let found = tokio::select! {
-        found = candidates(runner, &claim.job) => found,
+        found = candidates(runner, &claim.job, payer) => found,
         () = held.revoked.cancelled() => return End::Revoked.into(),
         () = runner.hand_back.cancelled() => return End::Interrupted.into(),
     };
@@ -65,9 +72,13 @@ pub(crate) async fn run(runner: &Runner, claim: &Claim, held: &Held) -> Called {
 /// operator's.
 ///
 /// **Cancel safe.**
-async fn candidates(runner: &Runner, job: &Job) -> Result<Candidates, VendorError> {
+async fn candidates(
+    runner: &Runner,
+    job: &Job,
+    payer: &AccountId,
+) -> Result<Candidates, VendorError> {
     let Worker { registry, .. } = &runner.worker;
-    if let Some(credential) = runner.worker.credential(job).await? {
+    if let Some(credential) = runner.worker.credential(job, payer).await? {
         return registry.candidates_with(&credential, &job.model);
     }
     registry.candidates(job.vendor, &job.model).cloned().ok_or_else(|| {

@@ -26,7 +26,7 @@ use metrics::counter;
 use rand::Rng as _;
 use tokio::{sync::Notify, time::sleep};
 
-pub(crate) use self::pass::{Pass, pass};
+pub(crate) use self::pass::{Pass, pass, run_at};
 use self::{
     aimd::{Cut, Room},
     circuit::{Check, Circuit, Patience, Refusal},

@@ -72,7 +72,7 @@ fn passed(answer: Answer, job: &Job, now: DateTime<Utc>) -> Pass {
 
 /// `slot`, or earlier for a job that must start before it: such a job comes back after half of what
 /// time it has left, and so has several tries.
-fn run_at(slot: DateTime<Utc>, job: &Job, now: DateTime<Utc>) -> DateTime<Utc> {
+pub(crate) fn run_at(slot: DateTime<Utc>, job: &Job, now: DateTime<Utc>) -> DateTime<Utc> {
     // A job that has been called keeps no start-by deadline.
     let start_by = job.expires_at.filter(|_| job.attempt <= 1);
     let latest = [job.deadline(), start_by].into_iter().flatten().min();

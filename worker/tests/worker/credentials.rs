@@ -44,7 +44,7 @@ async fn key(
     wanted: Option<&str>,
 ) -> Result<Option<String>, VendorError> {
     let job = platform.add("echo", |job| job.credential = wanted.map(name)).await;
-    let found = worker.credential(&job).await?;
+    let found = worker.credential(&job, &job.account).await?;
     let key = |secret: &CredentialSecret| {
         secret.get(CredentialMember::ApiKey).unwrap().expose_secret().to_owned()
     };
@@ -99,8 +99,8 @@ async fn while_the_store_is_away_the_attempt_can_be_tried_again() {
     let worker = platform.idle_worker(keys(7));
     let job = platform.add("echo", |_| {}).await;
     platform.store.set_down(true);
-    let error = worker.credential(&job).await.unwrap_err().error;
+    let error = worker.credential(&job, &job.account).await.unwrap_err().error;
     assert_eq!(error.class, ErrorClass::Transient);
     platform.store.set_down(false);
-    assert!(worker.credential(&job).await.unwrap().is_some());
+    assert!(worker.credential(&job, &job.account).await.unwrap().is_some());
 }

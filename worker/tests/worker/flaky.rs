@@ -18,12 +18,13 @@ use inferq_common::{
         AccountId, ApiKeyId, CredentialId, DeliveryId, InstanceId, JobId, ModelId, ModelServerId,
     },
     job::{Attempt, Job, Json, Lane, NewJob, Outcome},
-    model::{Model, ModelServer},
+    model::{Model, ModelServer, ServerBackend, Sighting},
     store::{
         AccountStore, Added, Cancelled, Claim, CredentialStore, DeliveryClaim, DeliveryOutcome,
         DeliveryStore, FoundJob, InstanceStore, JobFilter, JobStore, LaneCount, ModelFilter,
         ModelStore, NewCredential, NewInstance, Page, PageRequest, Rescued, SharedStore, Store,
         StoreError, Submitted, Twin, Wakeup, WebhookSecret,
+        serving::{Changed, Removed, Renamed, RolledBack, ServingStore, Switched, Switching},
     },
     stream::{ChunkGroup, Outline},
     vendor::Vendor,
@@ -169,10 +170,27 @@ forward!(ModelStore {
         account: &AccountId, filter: &ModelFilter, page: &PageRequest<ModelId>
     ) -> Page<Model>;
     count_models(account: &AccountId, filter: &ModelFilter) -> u64;
-    add_model_server(server: &ModelServer) -> Added<ModelServer>;
+    add_model_server(server: &ModelServer, by: Option<&str>) -> Added<ModelServer>;
     find_model_server(id: ModelServerId, account: &AccountId) -> Option<ModelServer>;
     find_model_server_by_alias(alias: &str, account: &AccountId) -> Option<ModelServer>;
     list_model_servers(account: &AccountId) -> Vec<ModelServer>;
+});
+
+forward!(ServingStore {
+    find_any_model(id: ModelId) -> Option<Model>;
+    replace_model(old: &Model, new: &Model) -> Changed;
+    rename_model(id: ModelId, account: &AccountId, name: &str, swap: bool) -> Renamed;
+    delete_model(id: ModelId, account: &AccountId) -> Removed;
+    switch_model_server(
+        id: ModelServerId, account: &AccountId, to: &str, switching: Switching<'_>
+    ) -> Switched;
+    roll_back_model_server(
+        id: ModelServerId, account: &AccountId, switching: Switching<'_>
+    ) -> RolledBack;
+    delete_model_server(id: ModelServerId, account: &AccountId) -> bool;
+    list_backends(id: ModelServerId) -> Vec<ServerBackend>;
+    put_sighting(sighting: &Sighting) -> ();
+    sightings(models: &[ModelId], since: DateTime<Utc>) -> Vec<Sighting>;
 });
 
 forward!(CredentialStore {

@@ -8,6 +8,7 @@ mod flaky;
 mod gate;
 mod keys;
 mod platform;
+mod registered;
 mod rescue;
 mod stops;
 mod streams;

@@ -19,7 +19,7 @@ use crate::{
     credential,
     error::ApiError,
     extract::{Payload, Segment},
-    rules,
+    registered, rules,
     state::AppState,
     submit::Order,
     terms::Terms,
@@ -73,8 +73,10 @@ pub async fn execute_server(
         ..Terms::of(headers)
     };
     let loc = || vec!["path".into(), "alias".into()];
-    let credential = credential::of_model(state, &caller.account, model, loc).await?;
-    let order = Order {
+    let credential = credential::of_model(state, model, loc).await?;
+    // Who has opened a model to others is not told what they get.
+    let own = model.filter(|model| model.account == caller.account);
+    let mut order = Order {
         operation: Operation::Execute,
         account: caller.account,
         alias: Some(server.alias.clone().unwrap_or_else(|| server.id.to_string())),
@@ -88,7 +90,7 @@ pub async fn execute_server(
         stream: request.stream,
         callback_url: request
             .callback_url
-            .or_else(|| model.and_then(|model| model.default_callback_url.clone())),
+            .or_else(|| own.and_then(|model| model.default_callback_url.clone())),
         metadata: None,
         run_at: None,
         expires_at: None,
@@ -97,6 +99,9 @@ pub async fn execute_server(
         trace: request.trace,
         share: request.share,
     };
+    if let Some(model) = model {
+        registered::complete(state, &mut order, model, request.given, &["body".into()]).await?;
+    }
     answer::place(state, order, terms).await
 }
 
@@ -108,27 +113,46 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The deployment id is a registered model's id, or `vendor/name`.
+    /// # Errors
+    /// 404 if the server's model is gone, 409 if it cannot be called.
     pub(crate) async fn of(
         state: &AppState,
         caller: &Caller,
         server: &ModelServer,
     ) -> Result<Self, ApiError> {
-        let deployment = &server.model_deployment_id;
+        let mut target = Self::named(state, caller, &server.model_deployment_id).await?;
+        if target.is_none() {
+            // The server may have been switched since it was read, and its old model deleted.
+            let now = state.store.find_model_server(server.id, &caller.account).await?;
+            let other = now.filter(|now| now.model_deployment_id != server.model_deployment_id);
+            if let Some(now) = other {
+                target = Self::named(state, caller, &now.model_deployment_id).await?;
+            }
+        }
         let gone = || ApiError::NotFound("the model behind this model server is gone".into());
-        let target = if let Ok(id) = deployment.parse() {
-            let model = state.catalogue.model(&state.store, &caller.account, id).await?;
-            let model = model.ok_or_else(gone)?;
-            let name = ModelName { vendor: model.vendor, name: model.name.clone() };
-            Self { name, registered: Some(model) }
-        } else {
-            let name: ModelName = deployment.parse().map_err(|_| gone())?;
-            let found = state.catalogue.model_by_name(&state.store, &caller.account, &name).await?;
-            Self { name, registered: found }
-        };
+        let target = target.ok_or_else(gone)?;
         if let Some(model) = &target.registered {
             rules::ready(model)?;
         }
         Ok(target)
+    }
+
+    /// A deployment is a registered model's id, or `vendor/name`. `None`: it is gone.
+    async fn named(
+        state: &AppState,
+        caller: &Caller,
+        deployment: &str,
+    ) -> Result<Option<Self>, ApiError> {
+        if let Ok(id) = deployment.parse() {
+            let found = state.catalogue.model(&state.store, &caller.account, id).await?;
+            return Ok(found.map(|model| {
+                let name = ModelName { vendor: model.vendor, name: model.name.clone() };
+                Self { name, registered: Some(model) }
+            }));
+        }
+        let Ok(name) = deployment.parse::<ModelName>() else { return Ok(None) };
+        let registered =
+            state.catalogue.model_by_name(&state.store, &caller.account, &name).await?;
+        Ok(Some(Self { name, registered }))
     }
 }

@@ -11,6 +11,7 @@ use inferq_common::{
 use crate::{
     error::ApiError,
     extract::{Members, Payload, Problems, Share, read},
+    registered::Given,
     rules,
     state::AppState,
     submit::{idempotency_key, traceparent},
@@ -30,6 +31,7 @@ pub(super) struct Request {
     pub(super) args: Json,
     pub(super) limits: Limits,
     pub(super) priority: Priority,
+    pub(super) given: Given,
     pub(super) stream: bool,
     pub(super) callback_url: Option<String>,
     pub(super) cancel_on_disconnect: bool,
@@ -74,6 +76,11 @@ impl Request {
                 total_timeout: None,
             },
             priority: priority.unwrap_or(Priority::Normal),
+            given: Given {
+                timeout: timeout.is_some(),
+                num_retries: retries.is_some(),
+                priority: priority.is_some(),
+            },
             stream,
             callback_url,
             cancel_on_disconnect: cancel_on_disconnect.unwrap_or(false),

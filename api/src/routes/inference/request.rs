@@ -13,6 +13,7 @@ use crate::{
     credential,
     error::ApiError,
     extract::{Members, Payload, Problems, Share, read},
+    registered::{self, Given},
     rules,
     state::AppState,
     submit::{Order, idempotency_key, traceparent},
@@ -46,6 +47,7 @@ pub(super) struct Request {
     pub(super) cancel_on_disconnect: bool,
     metadata: Option<Json>,
     priority: Priority,
+    given: Given,
     run_at: Option<DateTime<Utc>>,
     expires_at: Option<DateTime<Utc>>,
     idempotency: Option<IdempotencyKey>,
@@ -86,7 +88,7 @@ impl Request {
         let body = problems.with(payload.members(MEMBERS))?;
         let model = body.required("model", &mut problems, rules::model);
         let args = body.optional("args", &mut problems, rules::args);
-        let (limits, route) = configuration(&body, model.as_ref(), &mut problems);
+        let (limits, route, given) = configuration(&body, model.as_ref(), &mut problems);
         let stream = body.optional("stream", &mut problems, read::boolean);
         let callback_url =
             body.optional("callback_url", &mut problems, rules::callback_url(&state.guard));
@@ -125,6 +127,7 @@ impl Request {
             cancel_on_disconnect: cancel_on_disconnect.unwrap_or(false),
             metadata,
             priority: priority.unwrap_or(Priority::Normal),
+            given: Given { priority: priority.is_some(), ..given },
             run_at,
             expires_at,
             idempotency: None,
@@ -145,14 +148,14 @@ impl Request {
             rules::ready(model)?;
         }
         let loc = || vec!["body".into(), "model".into()];
-        let credential = credential::of_model(state, &account, registered, loc).await?;
+        let credential = credential::of_model(state, registered, loc).await?;
         let route = self.route.or_else(|| registered.and_then(Model::route));
         if self.stream {
             let loc = vec!["body".into(), "stream".into()];
             rules::can_stream(&self.model, route)
                 .map_err(|fault| ApiError::Invalid(vec![fault.at(loc, None)]))?;
         }
-        Ok(Order {
+        let mut order = Order {
             operation: Operation::Inference,
             account,
             alias: None,
@@ -174,7 +177,12 @@ impl Request {
             idempotency: self.idempotency,
             trace: self.trace,
             share: self.share,
-        })
+        };
+        if let Some(model) = registered {
+            let loc = ["body".into(), "args".into()];
+            registered::complete(state, &mut order, model, self.given, &loc).await?;
+        }
+        Ok(order)
     }
 }
 
@@ -183,7 +191,7 @@ fn configuration(
     body: &Members<'_>,
     model: Option<&ModelName>,
     problems: &mut Problems,
-) -> (Limits, Option<Route>) {
+) -> (Limits, Option<Route>, Given) {
     let members = body.object("inference_configuration", CONFIGURATION, problems);
     let timeout = members.optional("timeout_seconds", problems, rules::timeout);
     let retries = members.optional("num_retries", problems, rules::num_retries);
@@ -196,5 +204,7 @@ fn configuration(
         num_retries: retries.unwrap_or(default.num_retries),
         total_timeout,
     };
-    (limits, route)
+    let given =
+        Given { timeout: timeout.is_some(), num_retries: retries.is_some(), priority: false };
+    (limits, route, given)
 }

@@ -42,8 +42,14 @@ pub(super) async fn retry(
     problems.check()?;
     let args =
         state.store.find_args(id, &caller.account).await?.ok_or_else(|| job_not_found(id))?;
+    let mut payer = caller.account.clone();
+    if let Some(model) = job.model_id {
+        let model = state.catalogue.model(&state.store, &caller.account, model).await?;
+        let gone = "the registered model of this job was deleted, or is no longer open to you";
+        payer = model.ok_or(ApiError::Conflict(gone.into()))?.account.clone();
+    }
     if let Some(name) = &job.credential {
-        let usable = credential::usable(&state, &caller.account, job.vendor, name).await?;
+        let usable = credential::usable(&state, &payer, job.vendor, name).await?;
         usable.map_err(|reason| ApiError::Refused(reason.into()))?;
     }
     let order = Order {

@@ -171,7 +171,14 @@ async fn of_server(
         (None, None)
     };
     let mut endpoint = match (registered, model) {
-        (Some(model), _) => of_model(&model),
+        (Some(model), _) if model.account == *account => of_model(&model),
+        // Of another account's public model nothing is shown but that it is there.
+        (Some(model), _) => ModelEndpoint {
+            metadata: None,
+            default_callback_url: None,
+            created_by: None,
+            ..of_model(&model)
+        },
         (None, Some(name)) => bare(String::new(), &name),
         (None, None) => ModelEndpoint {
             bundle_name: deployment.clone(),

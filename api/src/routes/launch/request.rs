@@ -15,6 +15,7 @@ use crate::{
     credential,
     error::ApiError,
     extract::{Fault, Members, Payload, Problems, Share, read},
+    registered::{self, Given},
     rules,
     state::AppState,
     submit::{Order, idempotency_key, traceparent},
@@ -161,9 +162,16 @@ impl Request {
             return Err(ApiError::Invalid(vec![fault.at(loc, None)]));
         }
         let loc = || vec!["query".into(), "model_endpoint_id".into()];
-        let credential = credential::of_model(state, &account, model, loc).await?;
+        let credential = credential::of_model(state, model, loc).await?;
         let default = Limits::default();
-        Ok(Order {
+        let given = Given {
+            timeout: self.timeout.is_some(),
+            num_retries: self.num_retries.is_some(),
+            priority: false,
+        };
+        // Who has opened a model to others is not told what they get.
+        let own = model.filter(|model| model.account == account);
+        let mut order = Order {
             operation: Operation::Inference,
             account,
             alias: endpoint.alias,
@@ -180,7 +188,7 @@ impl Request {
             stream,
             callback_url: self
                 .callback_url
-                .or_else(|| model.and_then(|model| model.default_callback_url.clone())),
+                .or_else(|| own.and_then(|model| model.default_callback_url.clone())),
             model: endpoint.model,
             metadata: None,
             run_at: None,
@@ -189,7 +197,12 @@ impl Request {
             idempotency: self.idempotency,
             trace: self.trace,
             share: self.share,
-        })
+        };
+        if let Some(model) = model {
+            let loc = ["body".into(), "args".into()];
+            registered::complete(state, &mut order, model, given, &loc).await?;
+        }
+        Ok(order)
     }
 }
 

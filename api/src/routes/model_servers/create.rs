@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use inferq_common::{
     id::{AccountId, ModelId, ModelServerId},
     model::ModelServer,
-    store::{Added, SharedStore},
+    store::Added,
     vendor::ModelName,
 };
 use serde_json::{json, value::RawValue};
@@ -41,7 +41,7 @@ pub(crate) async fn create_model_server(
     caller: Caller,
     payload: Payload,
 ) -> Result<Json<ModelServerInfo>, ApiError> {
-    let request = read(&payload, &state.store, &caller.account).await?;
+    let request = read(&payload, &state, &caller.account).await?;
     let now = state.clock.now();
     let server = ModelServer {
         id: ModelServerId::new(now),
@@ -51,9 +51,10 @@ pub(crate) async fn create_model_server(
         model_deployment_id: request.model_deployment_id,
         created_at: now,
     };
-    match state.store.add_model_server(&server).await? {
+    let by = caller.key.to_string();
+    match state.store.add_model_server(&server, Some(&by)).await? {
         Added::New(server) | Added::Updated(server) => {
-            state.catalogue.forget();
+            state.catalogue.settle(&state.store).await;
             Ok(Json(server.into()))
         }
         Added::Conflict(there) => Err(ApiError::Conflict(
@@ -64,16 +65,17 @@ pub(crate) async fn create_model_server(
 
 async fn read(
     payload: &Payload,
-    store: &SharedStore,
+    state: &AppState,
     account: &AccountId,
 ) -> Result<CreateModelServerRequest, ApiError> {
     payload.members(&[])?;
     let body: &RawValue = serde_json::from_str(payload.text()?).map_err(ApiError::internal)?;
     let mut findings = Findings::of_body();
-    let read = check::<CreateModelServerRequest>(body, &mut findings);
-    if let Some((_, request)) = &read {
-        if let Err(reason) = deployment(&request.model_deployment_id, store, account).await? {
-            findings.refuse("model_deployment_id", reason);
+    let mut read = check::<CreateModelServerRequest>(body, &mut findings);
+    if let Some((_, request)) = &mut read {
+        match deployment(&request.model_deployment_id, state, account).await? {
+            Ok(id) => request.model_deployment_id = id,
+            Err(reason) => findings.refuse("model_deployment_id", reason),
         }
         if request.name.contains(char::is_control) {
             findings.refuse("name", "has control characters");
@@ -90,18 +92,26 @@ async fn read(
         .ok_or_else(|| ApiError::internal("a model server without findings and without a reading"))
 }
 
-/// Whether a model server can run this: a registered model, or `vendor/name` of a served vendor.
-async fn deployment(
+/// What a model server can run, in its normal form: the id of a registered model of the account, or
+/// of a public one of another, or `vendor/name` of a served vendor.
+pub(super) async fn deployment(
     id: &str,
-    store: &SharedStore,
+    state: &AppState,
     account: &AccountId,
-) -> Result<Result<(), String>, ApiError> {
+) -> Result<Result<String, String>, ApiError> {
     if let Ok(id) = id.parse::<ModelId>() {
-        let found = store.find_model(id, account).await?;
-        return Ok(found.map(drop).ok_or_else(|| "the account has no model with this id".into()));
+        let found = state.store.find_any_model(id).await?;
+        let usable = found
+            .filter(|model| model.account == *account || model.settings().public_inference)
+            .is_some();
+        return Ok(if usable {
+            Ok(id.to_string())
+        } else {
+            Err("the account has no model with this id".into())
+        });
     }
     Ok(match id.parse::<ModelName>() {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(id.to_owned()),
         Err(reason) => Err(format!("is neither the id of a model nor 'vendor/name': {reason}")),
     })
 }

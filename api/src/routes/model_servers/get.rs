@@ -103,5 +103,5 @@ pub(crate) async fn find(
         Ok(id) => state.store.find_model_server(id, &caller.account).await?,
         Err(_) => None,
     };
-    found.ok_or(ApiError::NotFound("the account has no model server with this id".into()))
+    found.ok_or_else(super::not_found)
 }

@@ -3,7 +3,6 @@
 use axum::{Json as JsonBody, extract::State};
 use chrono::{DateTime, Utc};
 use inferq_common::{
-    credential::CredentialName,
     egress::Guard,
     id::{AccountId, ModelId},
     job::Json,
@@ -13,9 +12,9 @@ use inferq_common::{
 };
 use serde_json::value::RawValue;
 
+use super::{availability, definition, deploying};
 use crate::{
     auth::Caller,
-    credential,
     error::ApiError,
     extract::{Fault, Members, Payload, read},
     schema::{
@@ -57,9 +56,10 @@ pub(crate) async fn create_model(
     let model = new.into_model(&caller, state.clock.now());
     match state.store.add_model(&model, update).await? {
         Added::New(model) | Added::Updated(model) => {
-            state.catalogue.forget();
-            Ok(JsonBody(model.into()))
+            state.catalogue.settle(&state.store).await;
+            availability::shown_one(&state, model).await.map(JsonBody)
         }
+        Added::Conflict(there) if update => Err(deploying(&there)),
         Added::Conflict(there) => Err(ApiError::Conflict(
             format!(
                 "the account has a model {}/{} already: {}; change it with on_conflict 'update'",
@@ -94,12 +94,14 @@ impl NewModel {
         let mut findings = Findings::of_body();
         let read = match kind(&members) {
             Kind::Launch => launch(body, &mut findings),
-            Kind::LlmEngine => llm_engine(body, guard, &mut findings),
+            Kind::LlmEngine => llm_engine(body, &mut findings),
             Kind::Hosted => hosted(body, &mut findings),
         };
         let new = read.map(|new| new.finish(guard, &mut findings));
         if let Some(new) = &new {
-            new.check_credential(state, account, &mut findings).await?;
+            let metadata = new.metadata.as_ref();
+            definition::check_credential(state, account, new.vendor, metadata, &mut findings)
+                .await?;
         }
         findings.finish()?;
         new.ok_or_else(|| ApiError::internal("a model without findings and without a reading"))
@@ -107,47 +109,17 @@ impl NewModel {
 
     /// The rules that all kinds share.
     fn finish(mut self, guard: &Guard, findings: &mut Findings) -> Self {
-        let full_name = format!("{}/{}", self.vendor, self.name);
-        if let Err(reason) = full_name.parse::<ModelName>() {
+        if let Err(reason) = check_name(self.vendor, &self.name) {
             findings.refuse("name", reason);
         }
-        let Some(metadata) = self.metadata.as_ref().and_then(|json| Entries::of(json.raw())) else {
-            return self;
-        };
-        if let Some(url) = metadata.given("default_callback_url") {
-            let url = findings.within("model_metadata", |inner| {
-                inner.within("default_callback_url", |inner| callback_url(url, guard, inner))
-            });
-            self.default_callback_url = self.default_callback_url.or(url);
-        }
+        self.default_callback_url = definition::default_callback(
+            self.vendor,
+            self.vendor_configuration.as_ref(),
+            self.metadata.as_ref(),
+            guard,
+            findings,
+        );
         self
-    }
-
-    /// A credential that the metadata name must be there.
-    async fn check_credential(
-        &self,
-        state: &AppState,
-        account: &AccountId,
-        findings: &mut Findings,
-    ) -> Result<(), ApiError> {
-        let metadata = self.metadata.as_ref().and_then(|json| Entries::of(json.raw()));
-        let Some(given) = metadata.and_then(|metadata| metadata.given("credential")) else {
-            return Ok(());
-        };
-        let fault = match read::string(given).map(|name| name.parse::<CredentialName>()) {
-            Ok(Ok(name)) => {
-                let usable = credential::usable(state, account, self.vendor, &name).await?;
-                usable.err().map(Fault::value)
-            }
-            Ok(Err(reason)) => Some(Fault::value(reason)),
-            Err(fault) => Some(fault),
-        };
-        if let Some(fault) = fault {
-            findings.within("model_metadata", |inner| {
-                inner.within("credential", |inner| inner.add(fault, Some(given)));
-            });
-        }
-        Ok(())
     }
 
     fn into_model(self, caller: &Caller, now: DateTime<Utc>) -> Model {
@@ -212,22 +184,16 @@ fn launch(body: &RawValue, findings: &mut Findings) -> Option<NewModel> {
     })
 }
 
-fn llm_engine(body: &RawValue, guard: &Guard, findings: &mut Findings) -> Option<NewModel> {
+fn llm_engine(body: &RawValue, findings: &mut Findings) -> Option<NewModel> {
     let (json, request) = check::<CreateLLMEngineModelRequest>(body, findings)?;
-    let vendor_configuration = configuration(&json);
-    let default_callback_url = findings.within("vendor_configuration", |inner| {
-        request.vendor_configuration.check(inner);
-        let given = vendor_configuration.as_ref().and_then(|json| Entries::of(json.raw()))?;
-        let url = given.get("default_callback_url")?;
-        inner.within("default_callback_url", |inner| callback_url(url, guard, inner))
-    });
+    findings.within("vendor_configuration", |inner| request.vendor_configuration.check(inner));
     Some(NewModel {
         name: request.name,
         vendor: request.model_vendor.into(),
         model_type: request.model_type.into(),
-        vendor_configuration,
+        vendor_configuration: configuration(&json),
         metadata: request.model_metadata,
-        default_callback_url,
+        default_callback_url: None,
         on_conflict: request.on_conflict,
     })
 }
@@ -257,11 +223,8 @@ fn configuration(body: &Json) -> Option<Json> {
     entries.get("vendor_configuration").map(|raw| Json::from(raw.to_owned()))
 }
 
-/// An address callbacks may go to.
-fn callback_url(input: &RawValue, guard: &Guard, findings: &mut Findings) -> Option<String> {
-    let checked = read::string(input).and_then(|url| match guard.check_url(&url) {
-        Ok(_) => Ok(url),
-        Err(reason) => Err(Fault::value(reason)),
-    });
-    checked.map_err(|fault| findings.add(fault, Some(input))).ok()
+/// Whether a model of this vendor can have this name.
+pub(super) fn check_name(vendor: Vendor, name: &str) -> Result<(), String> {
+    let parsed = format!("{vendor}/{name}").parse::<ModelName>();
+    parsed.map(drop).map_err(|reason| reason.to_string())
 }

@@ -1,8 +1,8 @@
 //! `GET /v5/models/{model_id}`.
 
 use axum::{Json, extract::State};
-use inferq_common::{id::ModelId, vendor::ModelName};
 
+use super::availability;
 use crate::{
     auth::Caller,
     error::ApiError,
@@ -35,14 +35,6 @@ pub(crate) async fn get_model(
     caller: Caller,
     Segment(id): Segment<String>,
 ) -> Result<Json<InferenceModel>, ApiError> {
-    let model = if let Ok(id) = id.parse::<ModelId>() {
-        state.store.find_model(id, &caller.account).await?
-    } else if let Ok(ModelName { vendor, name }) = id.parse() {
-        state.store.find_model_by_name(&caller.account, vendor, &name).await?
-    } else {
-        None
-    };
-    model
-        .map(|model| Json(model.into()))
-        .ok_or(ApiError::NotFound("the account has no model with this id".into()))
+    let model = super::find(&state, &caller, &id).await?;
+    availability::shown_one(&state, model).await.map(Json)
 }

@@ -8,6 +8,7 @@ use inferq_common::{
 };
 use serde_json::{json, value::RawValue};
 
+use super::availability;
 use crate::{
     auth::Caller,
     error::ApiError,
@@ -51,7 +52,7 @@ pub(crate) async fn list_models(
     let total = state.store.count_models(&caller.account, &filter).await?;
     Ok(Json(ModelList {
         object: "list",
-        items: models.items.into_iter().map(Into::into).collect(),
+        items: availability::shown(&state, models.items).await?,
         limit: page.limit,
         total,
         has_more: models.has_more,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::testing::{Reply, TestApi};
 
-fn launch(name: &str) -> Value {
+pub(super) fn launch(name: &str) -> Value {
     json!({
         "name": name,
         "model_vendor": "launch",
@@ -26,7 +26,7 @@ fn launch(name: &str) -> Value {
     })
 }
 
-fn hosted(name: &str) -> Value {
+pub(super) fn hosted(name: &str) -> Value {
     json!({ "name": name, "model_vendor": "openai", "model_type": "chat_completion" })
 }
 
@@ -309,7 +309,7 @@ async fn lists_page_in_both_directions() {
     let api = TestApi::start().await;
     let mut at = "2026-01-02T03:04:05Z".parse().unwrap();
     for name in ["a", "b", "c", "d", "e"] {
-        add(&api, name, at).await;
+        add(&api, name, at, |_| {}).await;
         at += TimeDelta::seconds(1);
     }
     let page = async |query: &str| {
@@ -422,13 +422,18 @@ async fn one_account_never_sees_anothers_models() {
     assert_eq!(nobody.status, 401);
 }
 
-async fn create(api: &TestApi, body: &Value) -> Reply {
+pub(super) async fn create(api: &TestApi, body: &Value) -> Reply {
     api.post("/v5/models", &[], &body.to_string()).await
 }
 
 /// A model made at `at`, past the api.
-async fn add(api: &TestApi, name: &str, at: DateTime<Utc>) {
-    let model = Model {
+pub(super) async fn add(
+    api: &TestApi,
+    name: &str,
+    at: DateTime<Utc>,
+    change: impl FnOnce(&mut Model),
+) -> Model {
+    let mut model = Model {
         id: ModelId::new(at),
         account: "acme".parse().unwrap(),
         name: name.to_owned(),
@@ -443,5 +448,7 @@ async fn add(api: &TestApi, name: &str, at: DateTime<Utc>) {
         created_by_user_id: "someone".to_owned(),
         created_by_identity_type: IdentityType::User,
     };
+    change(&mut model);
     api.store.add_model(&model, false).await.unwrap();
+    model
 }

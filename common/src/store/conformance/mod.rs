@@ -25,6 +25,7 @@ mod models;
 mod outlines;
 mod retention;
 mod schedule;
+mod serving;
 mod streams;
 mod submit;
 mod twins;
@@ -40,8 +41,8 @@ use std::{any::Any, ops::Deref};
 
 pub use self::{
     accounts::*, builders::plain_job, credentials::*, defer::*, deliveries::*, instances::*,
-    jobs::*, lists::*, machine::*, models::*, outlines::*, retention::*, schedule::*, streams::*,
-    submit::*, twins::*,
+    jobs::*, lists::*, machine::*, models::*, outlines::*, retention::*, schedule::*, serving::*,
+    streams::*, submit::*, twins::*,
 };
 use super::{SharedStore, Store};
 
@@ -208,6 +209,19 @@ macro_rules! store_conformance_cases {
             a_model_server_is_found_by_id_and_alias
             an_alias_is_unique_within_its_account
             an_alias_added_from_many_sides_is_added_once
+            a_model_is_replaced_unless_it_has_changed_meanwhile
+            a_model_that_is_being_deployed_stays_as_it_is
+            a_model_takes_a_free_name_or_swaps_it
+            names_swapped_from_many_sides_stay_whole
+            a_deleted_model_is_gone_and_its_name_free
+            a_model_that_a_server_runs_is_not_deleted
+            a_deletion_and_a_switch_never_leave_a_server_without_its_model
+            a_switched_server_runs_the_new_model_and_knows_the_old
+            rollbacks_go_back_switch_by_switch
+            a_history_has_an_end
+            a_deleted_server_is_gone_and_its_alias_free
+            what_live_workers_see_of_a_model_is_known
+            what_was_seen_long_ago_is_forgotten
             an_account_is_made_once
             a_key_comes_back_as_it_was_added
             a_key_is_added_once
@@ -258,6 +272,7 @@ mod tests {
             include_str!("outlines.rs"),
             include_str!("retention.rs"),
             include_str!("schedule.rs"),
+            include_str!("serving.rs"),
             include_str!("streams.rs"),
             include_str!("submit.rs"),
             include_str!("twins.rs"),

@@ -7,7 +7,7 @@ use crate::{
     vendor::Vendor,
 };
 
-fn a_model(name: &str, seconds: i64) -> Model {
+pub(super) fn a_model(name: &str, seconds: i64) -> Model {
     Model {
         id: ModelId::new(at(seconds)),
         account: acme(),
@@ -132,7 +132,7 @@ pub async fn another_accounts_model_is_not_there(fixture: Fixture) {
     assert_eq!(fixture.find_model_by_name(&acme(), Vendor::Xai, "m").await.unwrap(), None);
 }
 
-fn a_server(alias: Option<&str>, seconds: i64) -> ModelServer {
+pub(super) fn a_server(alias: Option<&str>, seconds: i64) -> ModelServer {
     ModelServer {
         id: ModelServerId::new(at(seconds)),
         account: acme(),
@@ -145,7 +145,7 @@ fn a_server(alias: Option<&str>, seconds: i64) -> ModelServer {
 
 pub async fn a_model_server_is_found_by_id_and_alias(fixture: Fixture) {
     let server = a_server(Some("chat"), 1);
-    let added = fixture.add_model_server(&server).await.unwrap();
+    let added = fixture.add_model_server(&server, Some("user-1")).await.unwrap();
     assert_eq!(added, Added::New(server.clone()));
     let found = fixture.find_model_server(server.id, &acme()).await.unwrap();
     assert_eq!(found, Some(server.clone()));
@@ -159,16 +159,19 @@ pub async fn a_model_server_is_found_by_id_and_alias(fixture: Fixture) {
 
 pub async fn an_alias_is_unique_within_its_account(fixture: Fixture) {
     let first = a_server(Some("chat"), 1);
-    fixture.add_model_server(&first).await.unwrap();
+    fixture.add_model_server(&first, Some("user-1")).await.unwrap();
     let second = a_server(Some("chat"), 2);
-    let conflict = fixture.add_model_server(&second).await.unwrap();
+    let conflict = fixture.add_model_server(&second, Some("user-1")).await.unwrap();
     assert_eq!(conflict, Added::Conflict(first.clone()));
     let others = ModelServer { account: account("other"), ..a_server(Some("chat"), 3) };
-    assert_eq!(fixture.add_model_server(&others).await.unwrap(), Added::New(others.clone()));
+    assert_eq!(
+        fixture.add_model_server(&others, Some("user-1")).await.unwrap(),
+        Added::New(others.clone())
+    );
     // Any number has none.
     let (bare, bare_too) = (a_server(None, 4), a_server(None, 5));
-    fixture.add_model_server(&bare).await.unwrap();
-    fixture.add_model_server(&bare_too).await.unwrap();
+    fixture.add_model_server(&bare, Some("user-1")).await.unwrap();
+    fixture.add_model_server(&bare_too, Some("user-1")).await.unwrap();
     let listed = fixture.list_model_servers(&acme()).await.unwrap();
     assert_eq!(listed, [first, bare, bare_too]);
     assert_eq!(fixture.list_model_servers(&account("other")).await.unwrap(), [others]);
@@ -176,7 +179,7 @@ pub async fn an_alias_is_unique_within_its_account(fixture: Fixture) {
 
 pub async fn an_alias_added_from_many_sides_is_added_once(fixture: Fixture) {
     let servers: Vec<_> = (0..8).map(|n| a_server(Some("chat"), n)).collect();
-    let adds = servers.iter().map(|server| fixture.add_model_server(server));
+    let adds = servers.iter().map(|server| fixture.add_model_server(server, Some("user-1")));
     let added: Vec<_> = futures::future::join_all(adds).await;
     let n_new = added.into_iter().filter(|answer| matches!(answer, Ok(Added::New(_)))).count();
     assert_eq!(n_new, 1);

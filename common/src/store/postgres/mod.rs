@@ -26,6 +26,7 @@ mod finish;
 mod instances;
 mod jobs;
 mod models;
+mod serving;
 mod streams;
 mod submit;
 mod sweep;

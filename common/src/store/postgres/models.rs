@@ -7,7 +7,7 @@ use super::PostgresStore;
 use crate::{
     id::{AccountId, ModelId, ModelServerId},
     job::Json,
-    model::{Model, ModelServer},
+    model::{Model, ModelServer, ModelStatus},
     store::{
         Added, ModelFilter, ModelStore, Page, PageRequest, StoreError,
         rows::{self, ModelRow, ModelServerRow, Reader, Window},
@@ -32,6 +32,8 @@ macro_rules! server_columns {
     };
 }
 
+pub(super) use {model_columns, server_columns};
+
 pub(super) const ADD: &str = concat!(
     "INSERT INTO models (
         model_id, account_id, name, vendor, model_type, vendor_configuration, metadata, status,
@@ -48,7 +50,7 @@ pub(super) const UPDATE: &str = concat!(
     "UPDATE models
     SET model_type = $4, vendor_configuration = $5::text::json, metadata = $6::text::json,
         status = $7, status_reason = $8, default_callback_url = $9
-    WHERE account_id = $1 AND vendor = $2 AND name = $3
+    WHERE account_id = $1 AND vendor = $2 AND name = $3 AND status <> 'deploying'
     RETURNING ",
     model_columns!()
 );
@@ -77,14 +79,26 @@ macro_rules! list {
     };
 }
 
+/// With the first entry of its history.
 pub(super) const ADD_SERVER: &str = concat!(
-    "INSERT INTO model_servers (
-        model_server_id, account_id, name, alias, model_deployment_id, created_at
+    "WITH added AS (
+        INSERT INTO model_servers (
+            model_server_id, account_id, name, alias, model_deployment_id, created_at
+        )
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (account_id, alias) DO NOTHING
+        RETURNING ",
+    server_columns!(),
+    "
+    ), first AS (
+        INSERT INTO model_server_backends (
+            model_server_id, number, model_deployment_id, since, by_user_id
+        )
+        SELECT model_server_id, 1, model_deployment_id, created_at, $7 FROM added
     )
-    VALUES ($1, $2, $3, $4, $5, $6)
-    ON CONFLICT (account_id, alias) DO NOTHING
-    RETURNING ",
-    server_columns!()
+    SELECT ",
+    server_columns!(),
+    " FROM added"
 );
 
 pub(super) const FIND_SERVER: &str = concat!(
@@ -106,9 +120,9 @@ pub(super) const LIST_SERVERS: &str = concat!(
 );
 
 /// An entry that is taken is free again when it was removed meanwhile; then add again.
-const MAX_ROUNDS: usize = 3;
+pub(super) const MAX_ROUNDS: usize = 3;
 
-fn unsettled(what: &'static str) -> StoreError {
+pub(super) fn unsettled(what: &'static str) -> StoreError {
     StoreError::Unavailable(format!("{what} is taken and free by turns").into())
 }
 
@@ -123,9 +137,10 @@ impl ModelStore for PostgresStore {
                 if let Some(updated) = self.update_model(model).await? {
                     return Ok(Added::Updated(updated));
                 }
-            } else if let Some(there) =
-                self.find_model_by_name(&model.account, model.vendor, &model.name).await?
-            {
+            }
+            let there = self.find_model_by_name(&model.account, model.vendor, &model.name).await?;
+            let kept = |there: &Model| !update || there.status == ModelStatus::Deploying;
+            if let Some(there) = there.filter(kept) {
                 return Ok(Added::Conflict(there));
             }
         }
@@ -211,6 +226,7 @@ impl ModelStore for PostgresStore {
     async fn add_model_server(
         &self,
         server: &ModelServer,
+        by: Option<&str>,
     ) -> Result<Added<ModelServer>, StoreError> {
         for _ in 0..MAX_ROUNDS {
             let added: Option<ModelServerRow<DateTime<Utc>>> = self
@@ -221,7 +237,8 @@ impl ModelStore for PostgresStore {
                         .bind(&server.name)
                         .bind(server.alias.as_deref())
                         .bind(&server.model_deployment_id)
-                        .bind(server.created_at);
+                        .bind(server.created_at)
+                        .bind(by);
                     Box::pin(query.fetch_optional(lent.connection()))
                 })
                 .await?;

@@ -22,9 +22,9 @@ use super::StoreError;
 use crate::{
     account::{ApiKey, KeyHash},
     credential::{Envelope, SealedCredential},
-    id::{AccountId, ApiKeyId, CredentialId, ModelId, ModelServerId},
+    id::{AccountId, ApiKeyId, CredentialId, InstanceId, ModelId, ModelServerId},
     job::Json,
-    model::{Model, ModelServer},
+    model::{Model, ModelServer, ServerBackend, Sighting},
 };
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -190,6 +190,57 @@ impl<T: StoredInstant> TryFrom<ModelServerRow<T>> for ModelServer {
             alias: row.alias,
             model_deployment_id: row.model_deployment_id,
             created_at: read.instant("created_at", row.created_at)?,
+        })
+    }
+}
+
+/// A row of `model_server_backends`.
+#[derive(Debug, FromRow)]
+pub(crate) struct ServerBackendRow<T> {
+    pub(crate) number: i64,
+    pub(crate) model_deployment_id: String,
+    pub(crate) since: T,
+    pub(crate) by_user_id: Option<String>,
+    pub(crate) rollback_to: Option<i64>,
+}
+
+impl<T: StoredInstant> TryFrom<ServerBackendRow<T>> for ServerBackend {
+    type Error = StoreError;
+
+    fn try_from(row: ServerBackendRow<T>) -> Result<Self, StoreError> {
+        Ok(Self {
+            number: row.number,
+            model_deployment_id: row.model_deployment_id,
+            since: Reader("model_server_backends").instant("since", row.since)?,
+            by_user_id: row.by_user_id,
+            rollback_to: row.rollback_to,
+        })
+    }
+}
+
+/// A row of `model_health`.
+#[derive(Debug, FromRow)]
+pub(crate) struct SightingRow<T> {
+    pub(crate) model_id: Uuid,
+    pub(crate) instance_id: Uuid,
+    pub(crate) available: bool,
+    pub(crate) reason: Option<String>,
+    pub(crate) since: T,
+    pub(crate) updated_at: T,
+}
+
+impl<T: StoredInstant> TryFrom<SightingRow<T>> for Sighting {
+    type Error = StoreError;
+
+    fn try_from(row: SightingRow<T>) -> Result<Self, StoreError> {
+        let read = Reader("model_health");
+        Ok(Self {
+            model: ModelId::from_uuid(row.model_id),
+            instance: InstanceId::from_uuid(row.instance_id),
+            available: row.available,
+            reason: row.reason,
+            since: read.instant("since", row.since)?,
+            updated_at: read.instant("updated_at", row.updated_at)?,
         })
     }
 }

@@ -16,6 +16,7 @@ mod instances;
 mod jobs;
 mod models;
 mod run;
+mod serving;
 mod streams;
 mod submit;
 mod sweep;

@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use sqlx::SqliteExecutor;
 
-use super::{SqliteStore, commit, error::in_table, values::micros};
+use super::{SqliteStore, commit, error::in_table, serving::insert_backend, values::micros};
 use crate::{
     id::{AccountId, ModelId, ModelServerId},
     job::Json,
-    model::{Model, ModelServer},
+    model::{Model, ModelServer, ModelStatus, ServerBackend},
     store::{
         Added, ModelFilter, ModelStore, Page, PageRequest, StoreError,
         rows::{self, ModelRow, ModelServerRow, Reader, Window},
@@ -15,6 +15,7 @@ use crate::{
     vendor::Vendor,
 };
 
+/// The columns of a [`ModelRow`].
 macro_rules! model_columns {
     () => {
         "model_id, account_id, name, vendor, model_type, vendor_configuration, metadata, status, \
@@ -23,13 +24,16 @@ macro_rules! model_columns {
     };
 }
 
+/// The columns of a [`ModelServerRow`].
 macro_rules! server_columns {
     () => {
         "model_server_id, account_id, name, alias, model_deployment_id, created_at"
     };
 }
 
-async fn model_by_name(
+pub(super) use {model_columns, server_columns};
+
+pub(super) async fn model_by_name(
     connection: impl SqliteExecutor<'_>,
     account: &AccountId,
     vendor: Vendor,
@@ -108,7 +112,7 @@ impl ModelStore for SqliteStore {
             commit(tx).await?;
             return Ok(Added::New(model.clone()));
         };
-        if !update {
+        if !update || known.status == ModelStatus::Deploying {
             return Ok(Added::Conflict(known));
         }
         sqlx::query(
@@ -205,6 +209,7 @@ impl ModelStore for SqliteStore {
     async fn add_model_server(
         &self,
         server: &ModelServer,
+        by: Option<&str>,
     ) -> Result<Added<ModelServer>, StoreError> {
         let mut tx = self.write().await?;
         if let Some(alias) = &server.alias
@@ -227,6 +232,7 @@ impl ModelStore for SqliteStore {
         .execute(&mut *tx)
         .await
         .map_err(in_table("model_servers"))?;
+        insert_backend(&mut *tx, server.id, &ServerBackend::first_of(server, by)).await?;
         commit(tx).await?;
         Ok(Added::New(server.clone()))
     }
