@@ -96,8 +96,11 @@ pub(crate) async fn place(
     if order.stream {
         return stream::answer::place(state, order, terms, mode.wait()).await;
     }
-    let (Placed { job, repeated }, waiter) = submit::submit_and_wait(state, order).await?;
+    let cancel = terms.cancel_on_disconnect;
+    let (placed, waiter) = submit::submit_and_wait(state, order, cancel).await?;
+    let Placed { job, repeated, mut leave } = placed;
     if repeated && mode == Mode::Synchronous && !job.status.is_final() && !terms.sent_again {
+        leave.disarm();
         return Err(ApiError::JobConflict {
             detail: "the first request with this idempotency key is still in progress".into(),
             job_id: job.id,
@@ -106,7 +109,7 @@ pub(crate) async fn place(
     }
     // Of a repeated request the event goes to the first, and it may be over already.
     let pace = if repeated { Pace::POLL } else { Pace::NET };
-    wait(state, job, (waiter, pace), mode, terms).await
+    wait(state, job, (waiter, pace, leave), mode, terms).await
 }
 
 /// Answers with a job that is there already.
@@ -119,18 +122,18 @@ async fn join(state: &AppState, job: Job, mode: Mode, terms: Terms) -> Result<Re
         return stream::answer::join(state, job, terms, mode.wait()).await;
     }
     let waiter = state.waiters.register(job.id);
-    wait(state, job, (waiter, Pace::POLL), mode, terms).await
+    let leave = OnLeave::new(terms.cancel_on_disconnect, state, job.id, &job.account);
+    wait(state, job, (waiter, Pace::POLL, leave), mode, terms).await
 }
 
 /// Answers when the job has ended, or when the caller must not be held any longer in silence.
 async fn wait(
     state: &AppState,
     job: Job,
-    (mut waiter, pace): (Waiter, Pace),
+    (mut waiter, pace, mut leave): (Waiter, Pace, OnLeave),
     mode: Mode,
     terms: Terms,
 ) -> Result<Response, ApiError> {
-    let mut leave = OnLeave::new(terms.cancel_on_disconnect, state, job.id, &job.account);
     let max = Duration::from_secs(state.config.max_wait_secs);
     let limit = mode.wait().unwrap_or(max).min(max);
     let rhythm = terms.rhythm().filter(|rhythm| rhythm.begin < limit);
@@ -171,7 +174,7 @@ pub(crate) async fn accept(
     prefer: Prefer,
 ) -> Result<Response, ApiError> {
     let account = order.account.clone();
-    let Placed { job, repeated } = submit::submit(state, order).await?;
+    let Placed { job, repeated, .. } = submit::submit(state, order).await?;
     if !repeated {
         return Ok(accepted(job, None, prefer));
     }

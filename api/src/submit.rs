@@ -13,6 +13,7 @@ use inferq_common::{
 use sha2::{Digest, Sha256};
 
 use crate::{
+    cancel::OnLeave,
     error::{ApiError, Problem},
     extract::{Fault, Problems, Share},
     state::AppState,
@@ -56,6 +57,8 @@ pub struct Placed {
     pub job: Job,
     /// Whether an earlier request with the same idempotency key made it.
     pub repeated: bool,
+    /// Armed where the caller wants the job cancelled when it leaves; it may have left already.
+    pub(crate) leave: OnLeave,
 }
 
 /// Stores the job and has it published. Its end is told to this process, for who comes to wait for
@@ -68,33 +71,39 @@ pub struct Placed {
 /// another request. Nothing is stored then.
 pub async fn submit(state: &AppState, mut order: Order) -> Result<Placed, ApiError> {
     let (trace, share) = (order.trace.take(), order.share.take());
-    place(state, new_job(state, order), trace, share, true).await
+    let purpose = Purpose { remember: true, cancel: false };
+    place(state, new_job(state, order), trace, share, purpose).await
 }
 
-/// As [`submit`]; the end of the job is sent to this process and wakes the waiter.
+/// As [`submit`]; the end of the job is sent to this process and wakes the waiter. `cancel`: the job
+/// is cancelled if the caller leaves.
 pub async fn submit_and_wait(
     state: &AppState,
     mut order: Order,
+    cancel: bool,
 ) -> Result<(Placed, Waiter), ApiError> {
     let (trace, share) = (order.trace.take(), order.share.take());
     let new = new_job(state, order);
     // Registered before anyone can run the job.
     let waiter = state.waiters.register(new.job.id);
-    let placed = place(state, new, trace, share, false).await?;
+    let purpose = Purpose { remember: false, cancel };
+    let placed = place(state, new, trace, share, purpose).await?;
     // What ends after a repeated request is the first one's job.
     let waiter = if placed.repeated { state.waiters.register(placed.job.id) } else { waiter };
     Ok((placed, waiter))
 }
 
-/// As [`submit`]; the chunks of the job and its end are told to the feed.
+/// As [`submit_and_wait`]; the chunks of the job and its end are told to the feed.
 pub(crate) async fn submit_and_listen(
     state: &AppState,
     mut order: Order,
+    cancel: bool,
 ) -> Result<(Placed, Feed), ApiError> {
     let (trace, share) = (order.trace.take(), order.share.take());
     let new = new_job(state, order);
     let feed = state.waiters.listen(new.job.id, BUFFER_BYTES);
-    let placed = place(state, new, trace, share, false).await?;
+    let purpose = Purpose { remember: false, cancel };
+    let placed = place(state, new, trace, share, purpose).await?;
     let feed =
         if placed.repeated { state.waiters.listen(placed.job.id, BUFFER_BYTES) } else { feed };
     Ok((placed, feed))
@@ -134,37 +143,51 @@ fn new_job(state: &AppState, order: Order) -> NewJob {
     NewJob { job, args: order.args, idempotency: order.idempotency }
 }
 
-/// In a task of its own, which outlives the caller. `remember`: callers may come later to wait.
+/// What a job is made for.
+#[derive(Debug, Clone, Copy)]
+struct Purpose {
+    /// Callers may come later to wait.
+    remember: bool,
+    /// It is not wanted without its caller.
+    cancel: bool,
+}
+
+/// In a task of its own, which outlives the caller.
 async fn place(
     state: &AppState,
     new: NewJob,
     trace: Option<String>,
     share: Option<Share>,
-    remember: bool,
+    purpose: Purpose,
 ) -> Result<Placed, ApiError> {
     let task = state.tasks.spawn({
         let state = state.clone();
         async move {
-            let placed = store_and_publish(&state, new, trace, remember).await;
+            let placed = store_and_publish(&state, new, trace, purpose.remember).await;
             drop(share);
-            placed
+            // A caller that has left meanwhile drops what is returned here, and so cancels the job.
+            placed.map(|(job, repeated)| {
+                let leave = OnLeave::new(purpose.cancel, &state, job.id, &job.account);
+                Placed { job, repeated, leave }
+            })
         }
     });
     task.await.map_err(ApiError::internal)?
 }
 
+/// The job, and whether an earlier request made it.
 async fn store_and_publish(
     state: &AppState,
     new: NewJob,
     trace: Option<String>,
     remember: bool,
-) -> Result<Placed, ApiError> {
+) -> Result<(Job, bool), ApiError> {
     let job = new.job.clone();
     match state.path.submit(new).await? {
         Submitted::Added => {}
         Submitted::Repeated(first) => {
             wake_again(state, &first, trace);
-            return Ok(Placed { job: *first, repeated: true });
+            return Ok((*first, true));
         }
         Submitted::KeyReused => return Err(key_reused()),
     }
@@ -182,7 +205,7 @@ async fn store_and_publish(
             Wakeup { job_id: job.id, lane: job.lane(), attempt: 0, reply_to: job.reply_to };
         state.publisher.publish(wakeup, trace);
     }
-    Ok(Placed { job, repeated: false })
+    Ok((job, false))
 }
 
 /// The first request may have been stored and its answer lost, and with it the message: a repeated

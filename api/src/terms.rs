@@ -75,7 +75,7 @@ pub(crate) struct Rhythm {
 impl Rhythm {
     fn of(read_timeout: Duration) -> Self {
         Self {
-            begin: read_timeout - MARGIN.min(read_timeout / 4),
+            begin: read_timeout.saturating_sub(MARGIN.min(read_timeout / 4)),
             every: PING_EVERY.min(read_timeout / 3),
         }
     }

@@ -146,7 +146,7 @@ impl Waiters {
     pub fn take(&self, event: Event) {
         match event {
             Event::Finished { job_id, status, attempt, result, times, chunks } => {
-                self.end(job_id, Ended { status, attempt, times, result, chunks });
+                self.end(job_id, &Ended { status, attempt, times, result, chunks });
             }
             Event::Chunks(group) => {
                 for ear in self.ears(group.job_id) {
@@ -157,7 +157,7 @@ impl Waiters {
         }
     }
 
-    fn end(&self, job_id: JobId, ended: Ended) {
+    fn end(&self, job_id: JobId, ended: &Ended) {
         for ear in self.ears(job_id) {
             ear.ended(ended.clone());
         }

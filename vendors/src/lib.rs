@@ -70,6 +70,18 @@ pub struct Reply {
     pub vendor_request_id: Option<String>,
 }
 
+/// How far a call has come.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress {
+    Done(Reply),
+    /// The vendor is at work and holds no connection: ask again with this ticket after the wait.
+    Pending {
+        /// Names the task at the vendor and holds no secret; at most 1 KiB.
+        ticket: String,
+        wait: Duration,
+    },
+}
+
 /// One part of a streamed answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Chunk {
@@ -93,6 +105,16 @@ pub trait Adapter: Send + Sync + std::fmt::Debug {
     ///
     /// **Cancel safe:** dropping the future closes the socket.
     async fn call(&self, call: &Call) -> Result<Reply, VendorError>;
+
+    /// Does of the call what can be done without waiting for a task that runs elsewhere. `ticket` is
+    /// what it answered last, to go on with that task; `None` begins. Called until it is done, it
+    /// comes to what [`Self::call`] answers.
+    ///
+    /// **Cancel safe** as [`Self::call`]; a task that was begun goes on.
+    async fn advance(&self, call: &Call, ticket: Option<&str>) -> Result<Progress, VendorError> {
+        let _ = ticket;
+        self.call(call).await.map(Progress::Done)
+    }
 
     /// Makes the call and answers with its parts as they arrive.
     ///

@@ -1,6 +1,7 @@
 //! A fake vendor for tests: the name of the model picks the outcome.
 
 mod streams;
+mod tasks;
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use inferq_common::{error::ErrorClass, id::JobId, job::Json, usage::Usage};
 use tokio::sync::watch;
 
 use self::streams::Course;
-use crate::{Adapter, Call, Chunk, Chunks, Reply, error::VendorError};
+use crate::{Adapter, Call, Chunk, Chunks, Progress, Reply, error::VendorError};
 
 /// Answers by the name of the model and remembers every call.
 ///
@@ -47,6 +48,17 @@ use crate::{Adapter, Call, Chunk, Chunks, Reply, error::VendorError};
 /// | `stream_then_cut` | 2 chunks, then nothing more and no end |
 /// | `stream_then_hangs` | 2 chunks, then silence |
 /// | `stream_then_panics` | 2 chunks, then a panic |
+///
+/// These are tasks that run elsewhere, to be asked for every 3 s; called, they answer as `ok`:
+///
+/// | model | task |
+/// | --- | --- |
+/// | `task_N` | has ended at the question number N, then as `ok` |
+/// | `task_held` | its first question is answered after [`Scripted::release`], then as `ok` |
+/// | `task_fails` | has failed at the first question |
+/// | `task_locked` | cannot be started (class `auth`) until [`Scripted::unlock`]; then as `task_1` |
+///
+/// The number of a task, counted from 1 for each job, is in the id of its request: `task-1`.
 ///
 /// Any other name is answered `not_found`.
 #[derive(Debug)]
@@ -165,7 +177,7 @@ impl Scripted {
             }
             "hangs" => std::future::pending().await,
             "panics" => panic!("the model 'panics' was called"),
-            model if Course::of(model).is_some() => {}
+            model if Course::of(model).is_some() || tasks::is_task(model) => {}
             model => return Err(failure(class(model), None)),
         }
         let response = Json::parse(Self::RESPONSE).expect("the constant is JSON");
@@ -177,6 +189,13 @@ impl Scripted {
 impl Adapter for Scripted {
     async fn call(&self, call: &Call) -> Result<Reply, VendorError> {
         self.outcome(call).await
+    }
+
+    async fn advance(&self, call: &Call, ticket: Option<&str>) -> Result<Progress, VendorError> {
+        if tasks::is_task(&call.model) {
+            return tasks::advance(self, call, ticket).await;
+        }
+        self.outcome(call).await.map(Progress::Done)
     }
 
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {

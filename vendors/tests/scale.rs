@@ -13,7 +13,9 @@ use inferq_common::{
     job::{Json, Route},
     usage::Usage,
 };
-use inferq_vendors::{Adapter, Call, Chunk, VendorError, launch, llmengine, remote::http::Clients};
+use inferq_vendors::{
+    Adapter, Call, Chunk, Progress, VendorError, launch, llmengine, remote::http::Clients,
+};
 use wiremock::{
     Mock, MockServer, ResponseTemplate,
     matchers::{body_string, header, method, path, query_param},
@@ -198,6 +200,87 @@ async fn an_async_task_that_fails_ends_the_call() {
     assert_eq!(error.error.vendor_request_id.as_deref(), Some("t-1"));
 }
 
+/// A server with a task that is under way.
+async fn at_work() -> MockServer {
+    let server = server("/v1/async-tasks", json(200, r#"{"task_id":"t-1"}"#)).await;
+    let pending = r#"{"task_id":"t-1","status":"STARTED"}"#;
+    Mock::given(method("GET"))
+        .and(path("/v1/async-tasks/t-1"))
+        .and(header("authorization", BASIC))
+        .respond_with(json(200, pending))
+        .up_to_n_times(9)
+        .mount(&server)
+        .await;
+    server
+}
+
+fn async_call() -> Call {
+    Call { route: Some(Route::AsyncTask), ..call("end_1", r#"{"x":1}"#) }
+}
+
+async fn pending(
+    adapter: &impl Adapter,
+    ticket: Option<&str>,
+) -> Result<(String, Duration), VendorError> {
+    match adapter.advance(&async_call(), ticket).await? {
+        Progress::Pending { ticket, wait } => Ok((ticket, wait)),
+        Progress::Done(reply) => panic!("it has ended: {reply:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_async_task_can_be_left_and_asked_for_later() {
+    let server = at_work().await;
+    let done = r#"{"task_id":"t-1","status":"SUCCESS","result":{"result":"[1,2]"}}"#;
+    Mock::given(method("GET")).respond_with(json(200, done)).mount(&server).await;
+    let (mut ticket, wait) = pending(&launch_at(&server), None).await.unwrap();
+    let mut waits = vec![wait];
+    for _ in 0..9 {
+        assert!(ticket.contains("t-1") && !ticket.contains("scale-key-1"), "{ticket}");
+        // Another process knows no more than the ticket.
+        let (next, wait) = pending(&launch_at(&server), Some(&ticket)).await.unwrap();
+        ticket = next;
+        waits.push(wait);
+    }
+    let waits: Vec<_> = waits.iter().map(Duration::as_millis).collect();
+    assert_eq!(waits[..4], [1000, 1500, 2250, 3375]);
+    assert_eq!(waits[6..], [10_000; 4]);
+    let last = launch_at(&server).advance(&async_call(), Some(&ticket)).await.unwrap();
+    let Progress::Done(reply) = last else { panic!("{last:?}") };
+    assert_eq!(reply.response.as_str(), "[1,2]");
+    assert_eq!(reply.vendor_request_id.as_deref(), Some("t-1"));
+    let requests = server.received_requests().await.unwrap();
+    let n_started = requests.iter().filter(|request| request.method == "POST").count();
+    assert_eq!((n_started, requests.len()), (1, 11));
+}
+
+#[tokio::test]
+async fn a_few_questions_may_fail_while_a_task_goes_on() {
+    let server = server("/v1/async-tasks", json(200, r#"{"task_id":"t-1"}"#)).await;
+    let busy = json(429, "{}").insert_header("retry-after", "4");
+    Mock::given(method("GET")).respond_with(busy).mount(&server).await;
+    let adapter = launch_at(&server);
+    let (mut ticket, _) = pending(&adapter, None).await.unwrap();
+    for _ in 0..5 {
+        let (next, wait) = pending(&adapter, Some(&ticket)).await.unwrap();
+        assert_eq!(wait, Duration::from_secs(4));
+        ticket = next;
+    }
+    let error = pending(&adapter, Some(&ticket)).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::RateLimited);
+    assert_eq!(error.error.vendor_request_id.as_deref(), Some("t-1"));
+    let error = pending(&adapter, Some("t-1")).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Internal);
+}
+
+#[tokio::test]
+async fn what_is_no_async_task_is_done_at_once() {
+    let answer = json(200, r#"{"status":"SUCCESS","result":{"result":"1"}}"#);
+    let server = server("/v1/sync-tasks", answer).await;
+    let progress = launch_at(&server).advance(&call("end_1", "{}"), None).await.unwrap();
+    assert!(matches!(progress, Progress::Done(reply) if reply.response.as_str() == "1"));
+}
+
 #[tokio::test]
 async fn a_streamed_task_passes_its_events_on_and_notices_a_failure() {
     let one = r#"{"status":"SUCCESS","result":{"result":{"token":"a"}}}"#;
@@ -320,4 +403,18 @@ async fn llm_engine_s_openai_shape_needs_no_terminator() {
     let error = collect(&llmengine_at(&server), &call("m", args)).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Overloaded);
     assert!(error.to_string().contains("gone"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_repeats_the_key_does_not_give_it_away() {
+    for said in ["scale-key-1", BASIC, "c2NhbGUta2V5LTE6", "c2NhbGUta2V5LTE", "c2NhbGUta2V5L"] {
+        let body = format!(r#"{{"detail":"bad credentials {said}… try others"}}"#);
+        let server = server("/v1/sync-tasks", json(401, &body)).await;
+        let error = launch_at(&server).call(&call("end_1", "{}")).await.unwrap_err();
+        assert!(error.to_string().contains("bad credentials"), "{error}");
+        assert!(error.to_string().contains("***"), "{error}");
+        for secret in ["scale-key", "c2Nh"] {
+            assert!(!format!("{error:?}").contains(secret), "{error:?}");
+        }
+    }
 }

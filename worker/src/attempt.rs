@@ -88,10 +88,14 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
             runner.worker.publisher.publish(wakeup(job), None);
             None
         }
-        Outcome::Deferred { run_at, .. } => {
-            counter!(metric::GATE_DEFERRED, "vendor" => job.vendor.as_str()).increment(1);
+        Outcome::Deferred { run_at, ticket } => {
             let delay_ms = (run_at - now).num_milliseconds();
-            debug!(delay_ms, "its model is held back; the job comes back later");
+            if ticket.is_some() || job.ticket.is_some() {
+                debug!(delay_ms, "its task is under way; the job comes back to ask for it");
+            } else {
+                counter!(metric::GATE_DEFERRED, "vendor" => job.vendor.as_str()).increment(1);
+                debug!(delay_ms, "its model is held back; the job comes back later");
+            }
             None
         }
     }
@@ -112,9 +116,16 @@ fn decide(
             return Some(Outcome::Succeeded { response, usage, vendor_request_id });
         }
         End::Revoked => return None,
+        // The task goes on without us: asking for it costs nothing.
+        End::Interrupted if job.ticket.is_some() => {
+            return Some(Outcome::Deferred { run_at: now, ticket: None });
+        }
         End::Interrupted if can_repeat => return Some(Outcome::HandedBack),
         End::Interrupted => stopped_in_stream(),
         End::HeldBack(run_at) => return Some(Outcome::Deferred { run_at, ticket: None }),
+        End::Parked { run_at, ticket } => {
+            return Some(Outcome::Deferred { run_at, ticket: Some(ticket) });
+        }
         End::Failed(failure) => failure,
     };
     let verdict = if can_repeat {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::response::Response;
-use inferq_common::job::Job;
+use inferq_common::job::{Job, JobResult};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout_at},
@@ -58,8 +58,10 @@ pub(crate) async fn place_in(
     wait: Option<Duration>,
 ) -> Result<Response, ApiError> {
     let permit = permit(state)?;
-    let (Placed { job, repeated }, feed) = submit::submit_and_listen(state, order).await?;
-    respond(state, job, Heard { feed, fresh: !repeated, permit, shape }, terms, wait).await
+    let cancel = terms.cancel_on_disconnect;
+    let (placed, feed) = submit::submit_and_listen(state, order, cancel).await?;
+    let Placed { job, repeated, leave } = placed;
+    respond(state, job, Heard { feed, fresh: !repeated, leave, permit, shape }, terms, wait).await
 }
 
 /// Answers with the chunks of a job that is there already, from the first one on.
@@ -72,7 +74,8 @@ pub(crate) async fn join(
     let permit = permit(state)?;
     let feed = state.waiters.listen(job.id, BUFFER_BYTES);
     let shape = Shape::of(job.operation);
-    respond(state, job, Heard { feed, fresh: false, permit, shape }, terms, wait).await
+    let leave = OnLeave::new(terms.cancel_on_disconnect, state, job.id, &job.account);
+    respond(state, job, Heard { feed, fresh: false, leave, permit, shape }, terms, wait).await
 }
 
 /// What a reader needs, taken before the job could run.
@@ -80,6 +83,7 @@ struct Heard {
     feed: Feed,
     /// Whether the job was made just now.
     fresh: bool,
+    leave: OnLeave,
     permit: OwnedSemaphorePermit,
     shape: Shape,
 }
@@ -91,12 +95,11 @@ async fn respond(
     terms: Terms,
     wait: Option<Duration>,
 ) -> Result<Response, ApiError> {
-    let Heard { feed, fresh, permit, shape } = heard;
+    let Heard { feed, fresh, mut leave, permit, shape } = heard;
     let calm = if fresh { Pace::NET } else { Pace::FOLLOW };
     let limit = Duration::from_secs(state.config.max_wait_secs);
     let key = (job.account.clone(), job.id);
     let reader = Reader::new(state, key, feed, calm, fresh, limit);
-    let mut leave = OnLeave::new(terms.cancel_on_disconnect, state, job.id, &job.account);
     let rhythm = terms.stream_rhythm();
     let patience = wait.map_or(rhythm.begin, |wait| wait.min(rhythm.begin));
     let mut turn = body::turn(reader);
@@ -147,7 +150,7 @@ fn begin(
             Some(error) => {
                 return Ok((Begun::Whole(failed(job.id, &Failure::of_job(error))), None));
             }
-            None => Part::Ended { status, result: Default::default() },
+            None => Part::Ended { status, result: JobResult::default() },
         },
         chunks @ Part::Chunks(_) => chunks,
     };

@@ -107,10 +107,10 @@ impl Follower {
                 continue;
             };
             let text = match what {
-                What::Queued => status(number, queued(&outline.job)),
-                What::Running(attempt) => status(number, running(&outline.job, attempt)),
+                What::Queued => status(number, &queued(&outline.job)),
+                What::Running(attempt) => status(number, &running(&outline.job, attempt)),
                 What::Over(attempt) => over(number, attempt),
-                What::Ended => status(number, ended(outline)),
+                What::Ended => status(number, &ended(outline)),
                 What::Chunks { attempt, first, .. } => {
                     let Some((count, text)) = self.chunks(number, attempt, first).await? else {
                         self.outline = None;
@@ -134,7 +134,7 @@ impl Follower {
     /// `Some(None)`: not now. `None`: not ever.
     async fn chunks(&self, number: u64, attempt: u32, first: u64) -> Option<Option<(u64, String)>> {
         let read = self.state.store.read_chunks(self.job, attempt, first, READ_BYTES).await;
-        let groups = self.passed(passing(read))??;
+        let groups = passed(passing(read))??;
         let (mut count, mut text) = (0, String::new());
         for group in &groups {
             push_group(&mut text, group, first, number, &mut count);
@@ -154,16 +154,16 @@ impl Follower {
     /// Reads the job; `None`: it is gone.
     async fn look(&mut self) -> Option<()> {
         let read = self.state.store.outline(self.job, &self.account).await;
-        if let Some(outline) = self.passed(passing(read))? {
+        if let Some(outline) = passed(passing(read))? {
             self.outline = Some(outline?);
         }
         Some(())
     }
+}
 
-    /// An error ends what has begun; it is logged where its text is made.
-    fn passed<T>(&self, read: Result<T, ApiError>) -> Option<T> {
-        read.inspect_err(|error| drop(error.summary())).ok()
-    }
+/// An error ends what has begun; it is logged where its text is made.
+fn passed<T>(read: Result<T, ApiError>) -> Option<T> {
+    read.inspect_err(|error| drop(error.summary())).ok()
 }
 
 #[derive(Serialize)]
@@ -186,8 +186,8 @@ fn push_group(text: &mut String, group: &ChunkGroup, first: u64, number: u64, co
     }
 }
 
-fn status(number: u64, view: JobView) -> String {
-    event(number, "status", &view)
+fn status(number: u64, view: &JobView) -> String {
+    event(number, "status", view)
 }
 
 fn over(number: u64, attempt: &Attempt) -> String {

@@ -134,6 +134,20 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_embeds_or_ranks_answers_in_one_piece() {
+        for &vendor in Vendor::ALL {
+            for &route in of_vendor(vendor) {
+                let name = route.as_str();
+                let in_one_piece =
+                    ["embed", "count", "rerank"].iter().any(|word| name.contains(word))
+                        || matches!(route, Route::Predict | Route::AsyncTask);
+                assert_eq!(can_be_streamed(vendor, route), !in_one_piece, "{vendor} {route}");
+            }
+        }
+        assert!(!can_be_streamed(Vendor::OpenAi, Route::Converse));
+    }
+
+    #[test]
     fn an_endpoint_of_another_vendor_is_refused() {
         let error = choose("{}", Some(Route::Converse)).unwrap_err();
         assert_eq!(error.to_string(), "openai has no endpoint 'converse'");

@@ -119,10 +119,6 @@ impl Dialect for Anthropic {
             .then(|| (Framing::Events, Box::new(Reader::new()) as Box<dyn Follow>))
     }
 
-    fn can_stream(&self, route: Route) -> bool {
-        route == Route::Messages
-    }
-
     fn assemble(&self, _: Route) -> Box<dyn Assemble> {
         assemble::messages()
     }

@@ -135,6 +135,14 @@ impl Key {
         Self::of(HeaderName::from_static(name), key, str::to_owned)
     }
 
+    /// The key as `Authorization: Basic` spells it, if it does; without the padding, which not all
+    /// who repeat it keep.
+    fn pair(&self) -> Option<SecretString> {
+        let (_, value) = self.header.as_ref()?;
+        let pair = value.to_str().ok()?.strip_prefix("Basic ")?;
+        Some(pair.trim_end_matches('=').into())
+    }
+
     /// Whether there is no key: none was given, or a blank one.
     pub fn is_none(&self) -> bool {
         self.header.is_none()
@@ -165,7 +173,7 @@ impl Authorize for Key {
     }
 
     fn redact(&self, words: &mut String) {
-        if let Some(secret) = &self.secret {
+        for secret in self.secret.iter().chain(&self.pair()) {
             redact(words, secret);
         }
     }

@@ -130,10 +130,6 @@ impl Dialect for Azure {
         openai::follow(&FLAVOR, route, headers)
     }
 
-    fn can_stream(&self, route: Route) -> bool {
-        route == Route::Messages || openai::can_stream(route)
-    }
-
     fn assemble(&self, route: Route) -> Box<dyn Assemble> {
         if is_claude(route) { assemble::messages() } else { openai::assemble(route) }
     }

@@ -92,10 +92,6 @@ impl Dialect for Bedrock {
             .then(|| (Framing::EventStream, Box::new(Reader::new(route)) as Box<dyn Follow>))
     }
 
-    fn can_stream(&self, route: Route) -> bool {
-        route != Route::CountTokens
-    }
-
     fn assemble(&self, route: Route) -> Box<dyn Assemble> {
         match route {
             Route::Converse => assemble::converse(),

@@ -113,10 +113,6 @@ impl Dialect for Cohere {
             .then(|| (Framing::Events, Box::new(Reader::new(headers)) as Box<dyn Follow>))
     }
 
-    fn can_stream(&self, route: Route) -> bool {
-        matches!(route, Route::Chat | Route::ChatCompletions)
-    }
-
     fn assemble(&self, route: Route) -> Box<dyn Assemble> {
         match route {
             Route::ChatCompletions => openai::assemble(route),

@@ -205,10 +205,6 @@ impl Dialect for Gemini {
         }
     }
 
-    fn can_stream(&self, route: Route) -> bool {
-        matches!(route, Route::GenerateContent | Route::Interactions | Route::ChatCompletions)
-    }
-
     fn assemble(&self, route: Route) -> Box<dyn Assemble> {
         match route {
             Route::Interactions => assemble::interactions(),

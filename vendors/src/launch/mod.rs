@@ -19,7 +19,7 @@ use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vend
 use url::Url;
 
 use crate::{
-    Adapter, Assemble, Call, Chunks, Reply, assemble,
+    Adapter, Assemble, Call, Chunks, Progress, Reply, assemble,
     auth::{Key, or_missing},
     error::VendorError,
     framing::Framing,
@@ -77,12 +77,18 @@ pub fn adapter(
 #[async_trait]
 impl Adapter for LaunchAdapter {
     async fn call(&self, call: &Call) -> Result<Reply, VendorError> {
-        let Self(remote) = self;
-        let is_gateway = remote.dialect().face == Face::Gateway;
-        if is_gateway && remote.route(call)? == Route::AsyncTask {
-            asynchronous::run(remote, call).await
+        if self.is_task(call)? {
+            asynchronous::run(&self.0, call).await
         } else {
-            remote.call(call).await
+            self.0.call(call).await
+        }
+    }
+
+    async fn advance(&self, call: &Call, ticket: Option<&str>) -> Result<Progress, VendorError> {
+        if self.is_task(call)? {
+            asynchronous::advance(&self.0, call, ticket).await
+        } else {
+            self.0.call(call).await.map(Progress::Done)
         }
     }
 
@@ -92,6 +98,15 @@ impl Adapter for LaunchAdapter {
 
     fn assemble(&self, call: &Call) -> Box<dyn Assemble> {
         self.0.assemble(call)
+    }
+}
+
+impl LaunchAdapter {
+    /// Whether the call starts an asynchronous task.
+    fn is_task(&self, call: &Call) -> Result<bool, VendorError> {
+        let Self(remote) = self;
+        let is_gateway = remote.dialect().face == Face::Gateway;
+        Ok(is_gateway && remote.route(call)? == Route::AsyncTask)
     }
 }
 
@@ -149,10 +164,6 @@ impl Dialect for Launch {
     fn follow(&self, _: Route, headers: &HeaderMap) -> Option<(Framing, Box<dyn Follow>)> {
         json::may_be_events(headers)
             .then(|| (Framing::Events, Box::new(stream::Reader::new(self.face)) as Box<dyn Follow>))
-    }
-
-    fn can_stream(&self, route: Route) -> bool {
-        route == Route::SyncTask
     }
 
     fn assemble(&self, _: Route) -> Box<dyn Assemble> {

@@ -109,10 +109,6 @@ impl Dialect for LlmEngine {
             .then(|| (Framing::Events, Box::new(stream::Reader::new(route)) as Box<dyn Follow>))
     }
 
-    fn can_stream(&self, _: Route) -> bool {
-        true
-    }
-
     fn assemble(&self, route: Route) -> Box<dyn Assemble> {
         match route {
             Route::CompletionsSync => assemble::llmengine(),

@@ -121,10 +121,6 @@ impl Dialect for OpenAi {
         follow(self.flavor, route, headers)
     }
 
-    fn can_stream(&self, route: Route) -> bool {
-        can_stream(route)
-    }
-
     fn assemble(&self, route: Route) -> Box<dyn Assemble> {
         assemble(route)
     }
@@ -149,10 +145,6 @@ pub(crate) fn follow(
 ) -> Option<(Framing, Box<dyn Follow>)> {
     let reader = || Box::new(Reader::new(flavor, route)) as Box<dyn Follow>;
     json::may_be_events(headers).then(|| (Framing::Events, reader()))
-}
-
-pub(crate) fn can_stream(route: Route) -> bool {
-    matches!(route, Route::ChatCompletions | Route::Completions | Route::Responses)
 }
 
 /// What makes one answer of a streamed one.

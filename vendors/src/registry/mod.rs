@@ -19,7 +19,7 @@ use inferq_common::{
 
 use self::account::Kept;
 use crate::{
-    Adapter, Assemble, Call, Chunks, Reply, anthropic, azure, bedrock, cohere,
+    Adapter, Assemble, Call, Chunks, Progress, Reply, anthropic, azure, bedrock, cohere,
     error::{BuildError, VendorError},
     fireworks_ai, gemini, launch, llmengine, model_zoo, openai,
     remote::http::Clients,
@@ -232,6 +232,10 @@ impl Renamed {
 impl Adapter for Renamed {
     async fn call(&self, call: &Call) -> Result<Reply, VendorError> {
         self.adapter.call(&self.renamed(call)).await
+    }
+
+    async fn advance(&self, call: &Call, ticket: Option<&str>) -> Result<Progress, VendorError> {
+        self.adapter.advance(&self.renamed(call), ticket).await
     }
 
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {

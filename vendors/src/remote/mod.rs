@@ -139,9 +139,6 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// an answer is no stream.
     fn follow(&self, route: Route, headers: &HeaderMap) -> Option<(Framing, Box<dyn Follow>)>;
 
-    /// Whether this endpoint can stream.
-    fn can_stream(&self, route: Route) -> bool;
-
     /// What makes one answer of what [`Self::follow`] lets through.
     fn assemble(&self, route: Route) -> Box<dyn Assemble>;
 
@@ -313,7 +310,7 @@ impl<D: Dialect> Adapter for Remote<D> {
 
     async fn stream(&self, call: &Call) -> Result<Chunks, VendorError> {
         let route = self.route(call)?;
-        if !self.dialect.can_stream(route) {
+        if !route::can_be_streamed(self.dialect.vendor(), route) {
             let vendor = self.dialect.vendor();
             return Err(invalid(format!("{vendor}: '{route}' cannot be streamed")));
         }

@@ -199,13 +199,6 @@ impl Dialect for VertexAi {
         }
     }
 
-    fn can_stream(&self, route: Route) -> bool {
-        matches!(
-            route,
-            Route::GenerateContent | Route::Messages | Route::RawPredict | Route::ChatCompletions
-        )
-    }
-
     fn assemble(&self, route: Route) -> Box<dyn Assemble> {
         match route {
             Route::Messages => assemble::messages(),

@@ -1,18 +1,20 @@
 //! The calling part of an attempt: who is called, with which key, for how long.
 
 mod limit;
+mod ticket;
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
 use inferq_common::{error::ErrorClass, id::AccountId, job::Job, store::Claim, telemetry::metric};
-use inferq_vendors::{Call, Candidate, Candidates, Reply, VendorError};
+use inferq_vendors::{Call, Candidate, Candidates, Progress, Reply, VendorError};
 use metrics::{counter, gauge};
 use tokio::time::{Instant, timeout};
 use tracing::error;
 
 pub(crate) use self::limit::Limit;
+use self::ticket::Ticket;
 use crate::{
     Worker,
     gate::{Pass, Permit, pass},
@@ -37,6 +39,11 @@ pub(crate) enum End {
     Failed(VendorError),
     /// No call was made: the job comes back at this moment.
     HeldBack(DateTime<Utc>),
+    /// The vendor is at work without us: the job comes back at this moment, with this ticket.
+    Parked {
+        run_at: DateTime<Utc>,
+        ticket: String,
+    },
     /// The store has given the attempt another end; there is nothing to write.
     Revoked,
     /// The process stops before the vendor has answered.
@@ -62,10 +69,30 @@ async fn call_paid_by(runner: &Runner, claim: &Claim, held: &Held, payer: &Accou
         () = held.revoked.cancelled() => return End::Revoked.into(),
         () = runner.hand_back.cancelled() => return End::Interrupted.into(),
     };
+    let found = found.and_then(|candidates| Ok((candidates, Ticket::of(&claim.job)?)));
     match found {
-        Ok(candidates) => call_with_one_of(&candidates, runner, claim, held).await,
+        Ok((candidates, None)) => call_with_one_of(&candidates, runner, claim, held).await,
+        Ok((candidates, Some(ticket))) => go_on(&candidates, runner, claim, held, ticket).await,
         Err(error) => End::Failed(error).into(),
     }
+}
+
+/// Asks for a task that was started before. It passes no gate: the task has passed it, and its
+/// questions have their own pace.
+async fn go_on(
+    candidates: &Candidates,
+    runner: &Runner,
+    claim: &Claim,
+    held: &Held,
+    ticket: Ticket,
+) -> Called {
+    let Some(candidate) = ticket.candidate(candidates) else { return no_adapter().into() };
+    let turn = Turn { candidate, spent: ticket.spent(runner.worker.clock.now()), permit: None };
+    call_within_limits(runner, claim, held, turn, Some(ticket)).await
+}
+
+fn no_adapter() -> End {
+    End::Failed(VendorError::new(ErrorClass::Internal, "the vendor has no adapter"))
 }
 
 /// The ways to call the job's model: with the credential of its model or account, else with the
@@ -96,12 +123,14 @@ async fn call_with_one_of(
 ) -> Called {
     let (mut failed, mut refused, mut probed) = (None, None, None);
     // All calls of an attempt share its time.
-    let mut began = None;
+    let mut began: Option<Instant> = None;
     for candidate in candidates.iter() {
         let called = match pass(runner, claim, held, candidate).await {
             Pass::Go(permit) => {
-                let spent = began.get_or_insert_with(Instant::now).elapsed();
-                call_within_limits(runner, claim, held, candidate, permit, spent).await
+                let spent = began.map_or(Duration::ZERO, |began| began.elapsed());
+                began.get_or_insert_with(Instant::now);
+                let turn = Turn { candidate, spent, permit: Some(permit) };
+                call_within_limits(runner, claim, held, turn, None).await
             }
             Pass::Refused(error) => {
                 refused = Some(error);
@@ -132,9 +161,7 @@ async fn call_with_one_of(
             count_refused(&claim.job, &error);
             End::Failed(error)
         }
-        (None, None, None) => {
-            End::Failed(VendorError::new(ErrorClass::Internal, "the vendor has no adapter"))
-        }
+        (None, None, None) => no_adapter(),
     };
     end.into()
 }
@@ -145,39 +172,65 @@ fn count_refused(job: &Job, error: &VendorError) {
     counter!(metric::GATE_REFUSED, "vendor" => vendor, "class" => class).increment(1);
 }
 
-/// Calls the vendor until it has answered, its time is up, or someone stops the attempt, and tells
-/// the gate what came of it.
+/// One key's turn to be called with.
+pub(crate) struct Turn<'a> {
+    pub(crate) candidate: &'a Candidate,
+    /// What the attempt has used up of its time.
+    spent: Duration,
+    permit: Option<Permit>,
+}
+
+impl Turn<'_> {
+    /// Tells the gate what came of it.
+    pub(crate) fn ended(self, end: &End, now: DateTime<Utc>) {
+        let Some(permit) = self.permit else { return };
+        match end {
+            End::Answered(_) | End::Parked { .. } => permit.done(None, now),
+            End::Failed(error) => permit.done(Some(error), now),
+            End::HeldBack(_) | End::Revoked | End::Interrupted => drop(permit),
+        }
+    }
+}
+
+/// Calls the vendor until it has answered, its time is up, or someone stops the attempt. A `ticket`
+/// goes on with a task that was started before.
 async fn call_within_limits(
     runner: &Runner,
     claim: &Claim,
     held: &Held,
-    candidate: &Candidate,
-    permit: Permit,
-    spent: Duration,
+    turn: Turn<'_>,
+    ticket: Option<Ticket>,
 ) -> Called {
     let _counted = Counted::new(&claim.job);
     if runner.hand_back.is_cancelled() {
         return End::Interrupted.into();
     }
-    let limit = match Limit::of(&claim.job, spent, runner.worker.clock.now()) {
+    let clock = &runner.worker.clock;
+    let limit = match Limit::of(&claim.job, turn.spent, clock.now()) {
         Ok(limit) => limit,
         Err(expired) => return End::Failed(expired).into(),
     };
     let call = call_of(claim, &limit);
     if claim.job.stream {
-        return streaming::run(runner, claim, held, candidate, &call, &limit, permit).await;
+        return streaming::run(runner, claim, held, turn, &call, &limit).await;
     }
+    let ticket = ticket.unwrap_or_else(|| Ticket::start(turn.candidate, turn.spent, clock.now()));
     // The block makes sure that the panic of a call that fails before its first await is caught.
-    let answer = guarded(async { candidate.adapter.call(&call).await });
+    let answer =
+        guarded(async { turn.candidate.adapter.advance(&call, ticket.task.as_deref()).await });
     let end = match until_stopped(runner, held, timeout(limit.time, answer)).await {
-        Ok(Ok(Ok(reply))) => End::Answered(reply),
+        Ok(Ok(Ok(Progress::Done(reply)))) => End::Answered(reply),
+        Ok(Ok(Ok(Progress::Pending { ticket: task, wait }))) => {
+            ticket.parked(task, wait, &claim.job, clock.now())
+        }
         Ok(Ok(Err(error))) => End::Failed(error),
         Ok(Err(_)) => End::Failed(limit.passed(&claim.job)),
         Err(stopped) => stopped,
     };
-    settle(permit, &end, runner.worker.clock.now());
+    turn.ended(&end, clock.now());
     end.into()
 }
+
 fn call_of(claim: &Claim, limit: &Limit) -> Call {
     let job = &claim.job;
     Call {
@@ -217,15 +270,6 @@ pub(crate) async fn guarded<T>(
         let message = "the adapter panicked; this is a defect of inferq";
         Err(VendorError::new(ErrorClass::Internal, message))
     })
-}
-
-/// Tells the gate what came of a call.
-pub(crate) fn settle(permit: Permit, end: &End, now: DateTime<Utc>) {
-    match end {
-        End::Answered(_) => permit.done(None, now),
-        End::Failed(error) => permit.done(Some(error), now),
-        End::HeldBack(_) | End::Revoked | End::Interrupted => drop(permit),
-    }
 }
 
 /// One attempt in the gauge of those that run.

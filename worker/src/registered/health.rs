@@ -38,9 +38,10 @@ impl Verdict {
     /// be told what the vendor said of it.
     pub(super) fn of(end: &End, own: bool) -> Option<Self> {
         let failure = match end {
-            End::Answered(_) => return Some(Self::Callable),
+            // A task that goes on elsewhere was taken or asked for.
+            End::Answered(_) | End::Parked { .. } => return Some(Self::Callable),
             End::Failed(failure) => failure,
-            End::HeldBack(_) | End::Revoked | End::Interrupted => return None,
+            End::HeldBack(_) | End::Parked { .. } | End::Revoked | End::Interrupted => return None,
         };
         // No wildcard: a new class must choose.
         match failure.class() {

@@ -14,7 +14,7 @@ use futures::{
     future::{self, Either},
 };
 use inferq_common::{error::ErrorClass, job::Json, store::Claim, telemetry::metric};
-use inferq_vendors::{Adapter, Call, Candidate, Chunk, Reply, VendorError};
+use inferq_vendors::{Adapter, Call, Chunk, Reply, VendorError};
 use metrics::{Counter, counter, histogram};
 use tokio::{
     join,
@@ -25,11 +25,10 @@ use tokio_util::sync::CancellationToken;
 use self::{
     live::Live,
     pending::Pending,
-    record::{MAX_UNSTORED_BYTES, record},
+    record::{MAX_UNSTORED_BYTES, Recorded, record},
 };
 use crate::{
-    call::{Called, End, Limit, guarded, settle, until_stopped},
-    gate::Permit,
+    call::{Called, End, Limit, Turn, guarded, until_stopped},
     runner::Runner,
     running::Held,
 };
@@ -54,10 +53,9 @@ pub(crate) async fn run(
     runner: &Runner,
     claim: &Claim,
     held: &Held,
-    candidate: &Candidate,
+    turn: Turn<'_>,
     call: &Call,
     limit: &Limit,
-    permit: Permit,
 ) -> Called {
     let stream = Stream {
         unstored: Pending::new(MAX_UNSTORED_BYTES),
@@ -66,7 +64,7 @@ pub(crate) async fn run(
     };
     let reading = async {
         let mut received = Received::new(claim);
-        let answer = guarded(read(&*candidate.adapter, call, &stream, &mut received));
+        let answer = guarded(read(&*turn.candidate.adapter, call, &stream, &mut received));
         let answer = stream.unstorable.run_until_cancelled(timeout(limit.time, answer));
         let end = match until_stopped(runner, held, answer).await {
             Ok(Some(Ok(Ok(reply)))) => End::Answered(reply),
@@ -76,17 +74,18 @@ pub(crate) async fn run(
             Ok(None) => End::Failed(unstorable()),
             Err(stopped) => stopped,
         };
-        settle(permit, &end, runner.worker.clock.now());
+        turn.ended(&end, runner.worker.clock.now());
         stream.close();
         Called { end, n_chunks: received.n_chunks }
     };
     let lasting = async {
         let recording = held.revoked.run_until_cancelled(record(runner, claim, held, &stream));
-        let (mut called, _) = join!(reading, recording);
-        if stream.unstorable.is_cancelled() {
-            called.end = End::Failed(unstorable());
+        match join!(reading, recording) {
+            (_, Some(Recorded::Refused { n_stored })) => {
+                Called { end: End::Failed(unstorable()), n_chunks: n_stored }
+            }
+            (called, _) => called,
         }
-        called
     };
     let live = async {
         if let Some(live) = &stream.live {
@@ -107,8 +106,7 @@ pub(crate) async fn run(
 impl Stream<'_> {
     /// Passes the next chunk on.
     ///
-    /// **Cancel safe:** dropped while it waits for the store, the chunk may have been shown and is
-    /// not stored.
+    /// **Cancel safe:** dropped while it waits for the store, the chunk is stored all the same.
     async fn give(&self, chunk: &Json) {
         if let Some(live) = &self.live {
             live.give(chunk);

@@ -37,24 +37,18 @@ pub(super) struct Taken {
 }
 
 impl Pending {
-    /// Holds about `max_bytes`, and a single chunk of any size.
+    /// Holds about `max_bytes`.
     pub(super) fn new(max_bytes: usize) -> Self {
         Self { state: Mutex::default(), max_bytes, filled: Notify::new(), emptied: Notify::new() }
     }
 
-    /// Gives the next chunk; waits while too much is here.
+    /// Gives the next chunk, then waits while too much is here.
     ///
-    /// **Cancel safe:** a chunk whose giving was dropped is not here.
+    /// **Cancel safe:** the chunk is here from the first poll on.
     pub(super) async fn give(&self, chunk: &Json) {
-        loop {
-            {
-                let mut state = self.state();
-                if state.chunks.is_empty() || state.bytes + chunk.as_str().len() <= self.max_bytes {
-                    state.add(chunk);
-                    self.filled.notify_one();
-                    return;
-                }
-            }
+        self.state().add(chunk);
+        self.filled.notify_one();
+        while self.state().bytes > self.max_bytes {
             self.emptied.notified().await;
         }
     }
@@ -145,8 +139,8 @@ mod tests {
         Json::parse(format!("{n:0>10}").replacen('0', "1", 1)).unwrap()
     }
 
-    fn taken(first: usize, end: usize) -> Option<Taken> {
-        Some(Taken { first: first as u64, chunks: (first..end).map(chunk).collect() })
+    fn taken(first: usize, end: usize) -> Taken {
+        Taken { first: first as u64, chunks: (first..end).map(chunk).collect() }
     }
 
     #[tokio::test]
@@ -156,10 +150,10 @@ mod tests {
         assert!(poll_immediate(&mut take).await.is_none());
         pending.give(&chunk(0)).await;
         pending.give(&chunk(1)).await;
-        assert_eq!(take.await, taken(0, 2));
+        assert_eq!(take.await, Some(taken(0, 2)));
         pending.give(&chunk(2)).await;
         pending.close();
-        assert_eq!(pending.take().await, taken(2, 3));
+        assert_eq!(pending.take().await, Some(taken(2, 3)));
         assert_eq!(pending.take().await, None);
     }
 
@@ -169,7 +163,7 @@ mod tests {
         let start = Instant::now();
         let due_at = start + Duration::from_millis(100);
         pending.give(&chunk(0)).await;
-        assert_eq!(pending.take_ripe(due_at, 25).await, taken(0, 1));
+        assert_eq!(pending.take_ripe(due_at, 25).await, Some(taken(0, 1)));
         assert_eq!(start.elapsed(), Duration::from_millis(100));
 
         let due_at = due_at + Duration::from_millis(100);
@@ -179,17 +173,17 @@ mod tests {
             assert!(poll_immediate(&mut take).await.is_none());
         }
         pending.give(&chunk(3)).await;
-        assert_eq!(take.now_or_never().unwrap(), taken(1, 4), "30 bytes are enough");
+        assert_eq!(take.now_or_never().unwrap(), Some(taken(1, 4)), "30 bytes are enough");
 
         pending.give(&chunk(4)).await;
         pending.close();
-        assert_eq!(pending.take_ripe(due_at, 25).now_or_never().unwrap(), taken(4, 5));
+        assert_eq!(pending.take_ripe(due_at, 25).now_or_never().unwrap(), Some(taken(4, 5)));
 
         let pending = Pending::new(1000);
         let mut take = pin!(pending.take_ripe(start, 25));
         assert!(poll_immediate(&mut take).await.is_none(), "there is nothing");
         pending.give(&chunk(0)).await;
-        assert_eq!(take.now_or_never().unwrap(), taken(0, 1), "it is long due");
+        assert_eq!(take.now_or_never().unwrap(), Some(taken(0, 1)), "it is long due");
     }
 
     #[tokio::test]
@@ -200,14 +194,16 @@ mod tests {
         let last = chunk(2);
         let mut more = pin!(pending.give(&last));
         assert!(poll_immediate(&mut more).await.is_none());
-        assert_eq!(pending.take().await, taken(0, 2));
+        assert!(poll_immediate(&mut more).await.is_none());
+        assert_eq!(pending.take().await, Some(taken(0, 3)));
         more.await;
-        assert_eq!(pending.take().await, taken(2, 3));
 
+        let last = chunk(3);
+        assert!(pending.give(&last).now_or_never().is_some());
         let large = Json::parse(format!("\"{}\"", "x".repeat(100))).unwrap();
-        pending.give(&large).await;
-        let after = Some(Taken { first: 3, chunks: vec![large] });
-        assert_eq!(pending.take().await, after, "one of any size");
+        assert!(pending.give(&large).now_or_never().is_none(), "the giver goes away");
+        let Taken { first, chunks } = pending.take().await.unwrap();
+        assert_eq!((first, chunks), (3, vec![last, large]), "nothing is lost");
     }
 
     #[tokio::test]
@@ -215,11 +211,11 @@ mod tests {
         let pending = Pending::new(20);
         let lost: Vec<usize> = (0..5).map(|n| pending.give_or_drop(&chunk(n))).collect();
         assert_eq!(lost, [0, 0, 2, 0, 2]);
-        assert_eq!(pending.take().await, taken(4, 5));
+        assert_eq!(pending.take().await, Some(taken(4, 5)));
 
         let large = Json::parse(format!("\"{}\"", "x".repeat(100))).unwrap();
         assert_eq!(pending.give_or_drop(&large), 1);
         assert_eq!(pending.give_or_drop(&chunk(6)), 0);
-        assert_eq!(pending.take().await, taken(6, 7));
+        assert_eq!(pending.take().await, Some(taken(6, 7)));
     }
 }

@@ -30,6 +30,7 @@ use inferq_common::{
     vendor::Vendor,
 };
 use secrecy::SecretString;
+use tokio::sync::watch;
 
 /// Passes everything on to a real store while it is up.
 #[derive(Debug)]
@@ -40,6 +41,10 @@ pub(crate) struct FlakyStore {
     refused: AtomicUsize,
     /// The next call of this name is done, and its answer lost.
     mute: Mutex<Option<&'static str>>,
+    /// Calls of this name are not answered.
+    stuck: watch::Sender<Option<&'static str>>,
+    /// Calls of this name are refused.
+    refusing: Mutex<Option<&'static str>>,
     /// Whether paused time stands still during a call.
     still: bool,
 }
@@ -66,6 +71,8 @@ impl FlakyStore {
             down: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
             mute: Mutex::new(None),
+            stuck: watch::Sender::new(None),
+            refusing: Mutex::new(None),
         }
     }
 
@@ -80,6 +87,24 @@ impl FlakyStore {
     /// The next call of `method` will be done and answered with an error.
     pub(crate) fn lose_answer_of(&self, method: &'static str) {
         *self.mute.lock().unwrap() = Some(method);
+    }
+
+    /// The calls of `method` are not answered from now on; `None`: all are again.
+    pub(crate) fn get_stuck_at(&self, method: Option<&'static str>) {
+        self.stuck.send_replace(method);
+    }
+
+    /// The calls of `method` are refused from now on.
+    pub(crate) fn refuse(&self, method: &'static str) {
+        *self.refusing.lock().unwrap() = Some(method);
+    }
+
+    async fn check_method(&self, method: &'static str) -> Result<(), StoreError> {
+        self.stuck.subscribe().wait_for(|stuck| *stuck != Some(method)).await.unwrap();
+        if *self.refusing.lock().unwrap() == Some(method) {
+            return Err(StoreError::Other("refused for a test".into()));
+        }
+        Ok(())
     }
 
     fn check_answer(&self, method: &'static str) -> Result<(), StoreError> {
@@ -104,6 +129,7 @@ macro_rules! forward {
         impl $trait for FlakyStore {
             $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
                 self.check()?;
+                self.check_method(stringify!($name)).await?;
                 let still = self.still.then(Still::begin);
                 let answer = self.inner.$name($($arg),*).await?;
                 drop(still);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests unwrap freely, and so do their helpers")]
 
 mod attempts;
+mod broker;
 mod credentials;
 mod flaky;
 mod gate;
@@ -12,4 +13,5 @@ mod registered;
 mod rescue;
 mod stops;
 mod streams;
+mod tasks;
 mod vendor;

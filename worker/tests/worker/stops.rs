@@ -68,3 +68,20 @@ async fn a_hard_stop_ends_even_while_the_store_is_away() {
     platform.store.set_down(false);
     assert_eq!(platform.find(id).await.0.status, JobStatus::Running, "it is for others to find");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_still_looks_for_its_credential_can_be_stopped() {
+    let platform = Platform::start().await;
+    platform.store.get_stuck_at(Some("find_default_credential"));
+    let worker = platform.worker().await;
+    let (cancelled, handed_back) =
+        (platform.submit("echo", |_| {}).await, platform.submit("echo", |_| {}).await);
+    for id in [cancelled, handed_back] {
+        platform.reaches(id, JobStatus::Running).await;
+    }
+    assert!(platform.cancel(cancelled).await.is_some());
+    worker.hard_stop().await;
+    assert_eq!(platform.find(cancelled).await.0.status, JobStatus::Cancelled);
+    assert_eq!(platform.find(handed_back).await.0.status, JobStatus::Queued);
+    assert!(platform.vendor.order().is_empty());
+}

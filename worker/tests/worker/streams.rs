@@ -13,7 +13,10 @@ use inferq_common::{
 use inferq_vendors::scripted::Scripted;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::platform::{Events, Platform, SOON, eventually};
+use crate::{
+    broker::StuckBroker,
+    platform::{Events, Platform, SOON, eventually},
+};
 
 struct Streams {
     platform: Platform,
@@ -313,4 +316,61 @@ async fn a_worker_that_dies_in_a_stream_costs_the_job_and_one_before_it_does_not
     assert_eq!(job.attempt, 2);
     assert_eq!(streams.stored(not_begun, 2).await, [Scripted::RESPONSE]);
     other.stop().await;
+}
+
+#[tokio::test]
+async fn a_stuck_broker_holds_up_no_stream() {
+    let mut streams = Streams::still().await;
+    let stuck = Arc::new(StuckBroker::over(Arc::clone(&streams.platform.broker)));
+    streams.platform.broker = Arc::clone(&stuck) as Arc<_>;
+    let worker = streams.platform.worker().await;
+    let began = Instant::now();
+    let id = streams.submit("stream_100_every_10", |_| {}).await;
+    let (job, _) = streams.ends(id).await;
+    let took = began.elapsed();
+    assert_eq!(job.status, JobStatus::Succeeded);
+    assert!(took < Duration::from_millis(1600), "it lasts a second: {took:?}");
+    assert_eq!(streams.stored(id, 1).await, expected(100));
+    assert!(stuck.n_events() > 0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_the_store_does_not_take_waits_and_loses_nothing_it_has_shown() {
+    let mut streams = Streams::still().await;
+    streams.platform.store.get_stuck_at(Some("append_chunks"));
+    let worker = streams.platform.worker().await;
+    let began = Instant::now();
+    let edit = |job: &mut Job| job.limits.timeout = Duration::from_secs(2);
+    let id = streams.submit("stream_400000", edit).await;
+    timeout(SOON, streams.scripted.runs(1)).await.expect("it begins");
+    timeout(SOON, streams.scripted.runs(0)).await.expect("its time passes");
+    assert!(began.elapsed() >= Duration::from_secs(2));
+    assert_eq!(streams.platform.find(id).await.0.status, JobStatus::Running);
+
+    streams.platform.store.get_stuck_at(None);
+    let (shown, status, n_chunks) = streams.shown(id, 1).await;
+    assert_eq!(status, JobStatus::Failed);
+    // 512 KiB of them under way and as much again.
+    assert!((40_000..110_000).contains(&n_chunks), "{n_chunks}");
+    assert_eq!(shown.len() as u64, n_chunks);
+    assert_eq!(streams.stored(id, 1).await, shown);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_the_store_refuses_fails() {
+    let mut streams = Streams::still().await;
+    let worker = streams.platform.worker().await;
+    let id = streams.submit("stream_10000_every_10", |_| {}).await;
+    streams.stores(id, 10).await;
+    streams.platform.store.refuse("append_chunks");
+    let (_, status, n_chunks) = streams.shown(id, 1).await;
+    assert_eq!(status, JobStatus::Failed);
+    assert_eq!(streams.stored(id, 1).await, expected(n_chunks));
+    let error = streams.platform.find(id).await.1.error.unwrap();
+    assert_eq!(error.class, ErrorClass::Internal);
+    assert!(error.message.starts_with("a part of the stream could not be stored"), "{error:?}");
+    streams.scripted.runs(0).await;
+    worker.stop().await;
 }

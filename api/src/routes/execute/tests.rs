@@ -157,3 +157,12 @@ async fn a_launch_model_of_type_async_is_given_tasks() {
         assert_eq!(route_of(accepted.job_id()).await, route);
     }
 }
+
+#[tokio::test]
+async fn null_stands_for_a_stream_that_was_not_asked_for() {
+    let api = start().await;
+    let reply = api.post(PATH, &[("prefer", "respond-async")], r#"{"stream":null,"a":null}"#).await;
+    assert_eq!(reply.status, 202, "{reply:?}");
+    let claim = api.claim().await;
+    assert_eq!((claim.job.stream, claim.args.as_str()), (false, r#"{"a":null}"#));
+}

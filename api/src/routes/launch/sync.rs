@@ -73,7 +73,8 @@ pub(crate) async fn run(
 /// `StillRunning` when it has not come after the time a caller is held.
 pub(super) async fn ended(state: &AppState, order: Order) -> Result<(JobId, LaunchTask), ApiError> {
     let account = order.account.clone();
-    let (Placed { job, repeated }, mut waiter) = submit::submit_and_wait(state, order).await?;
+    let (placed, mut waiter) = submit::submit_and_wait(state, order, false).await?;
+    let Placed { job, repeated, .. } = placed;
     let over = job.status.is_final();
     let wait = Wait {
         account,

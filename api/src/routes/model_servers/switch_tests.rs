@@ -38,7 +38,8 @@ async fn a_server_is_switched_and_rolled_back() {
     let server = serve(&api, "model_zoo/echo").await;
     let switched = switch(&api, &server, "openai/gpt").await.ok();
     insta::assert_json_snapshot!(switched, { ".model_server_id" => "[id]" });
-    assert_eq!(job(&api, "{}", &[]).await["model"], "openai/gpt");
+    let chat = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
+    assert_eq!(job(&api, chat, &[]).await["model"], "openai/gpt");
     assert_eq!(
         api.get(&format!("{server}/deployment")).await.ok(),
         json!({ "model_deployment_id": "openai/gpt" })
@@ -52,7 +53,7 @@ async fn a_server_is_switched_and_rolled_back() {
         back,
         json!({ "from_deployment": "openai/gpt", "rolled_back_to_deployment": "model_zoo/echo" })
     );
-    assert_eq!(job(&api, "{}", &[]).await["model"], "model_zoo/echo");
+    assert_eq!(job(&api, chat, &[]).await["model"], "model_zoo/echo");
     let nothing = send(&api, Method::POST, &path, &Value::Null).await;
     assert_eq!((nothing.status.as_u16(), nothing.header("x-should-retry")), (409, "false"));
     let history = api.get(&format!("{server}/history")).await.ok();

@@ -113,12 +113,12 @@ async fn what_is_not_there_is_404_and_what_is_not_offered_405() {
     assert_eq!(api.post("/v4/serving/x/execute", &[], "{}").await.status, 404);
     let id = create(&api, &echo("al")).await.ok()["model_server_id"].clone();
     let path = format!("/v4/serving/{}", id.as_str().unwrap());
-    let reply = api.send(api.request(Method::DELETE, &path, &[], "")).await;
+    let reply = api.send(api.request(Method::PATCH, &path, &[], "")).await;
     assert_eq!(
         (reply.status.as_u16(), reply.json()["detail"].clone()),
         (405, json!("Method Not Allowed"))
     );
-    assert_eq!(api.post(&format!("{path}/rollback"), &[], "").await.status, 404);
+    assert_eq!(api.post(&format!("{path}/other"), &[], "").await.status, 404);
 }
 
 #[tokio::test]

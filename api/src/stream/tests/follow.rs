@@ -126,11 +126,11 @@ async fn a_follower_goes_on_where_it_was() {
     let path = format!("/v5/jobs/{id}/events");
     let all = events(&api.get(&path).await.text);
     assert_eq!(all.len(), 6);
-    for seen in 0..6_u64 {
+    for seen in 0..6 {
         let seen_text = seen.to_string();
         let headers = [("last-event-id", seen_text.as_str())];
         let by_header = whole(&api, &path, &headers).await;
-        assert_eq!(events(&by_header.text), all[seen as usize..], "after {seen}");
+        assert_eq!(events(&by_header.text), all[seen..], "after {seen}");
         let query = format!("{path}?starting_after={seen}");
         let by_query = whole(&api, &query, &[("last-event-id", "1")]).await;
         assert_eq!(by_query.text, by_header.text, "the query wins");

@@ -10,7 +10,8 @@ const CHUNK: &str = r#"{"stream":true}"#;
 
 /// Chunks `first..end` in a v4 stream.
 fn chunks(first: u64, end: u64) -> String {
-    (first..end).map(|n| format!("data: {n}\n\n")).collect()
+    let events: Vec<String> = (first..end).map(|n| format!("data: {n}\n\n")).collect();
+    events.concat()
 }
 
 fn texts(first: u64, end: u64) -> Vec<String> {
@@ -169,4 +170,26 @@ async fn a_job_that_is_held_too_long_goes_on_without_its_reader() {
     let (mut stream, _) = begun(&api, INFERENCE, &[], STREAM).await;
     stream.next().await;
     assert_eq!(unnamed(&stream.rest().await)["error"]["status_code"], 504);
+}
+
+#[tokio::test]
+async fn an_outage_of_the_store_is_waited_out_while_events_come() {
+    let api = start().await;
+    let (mut stream, claim) = begun(&api, EXECUTE, &[], CHUNK).await;
+    assert_eq!(stream.next().await.unwrap(), chunks(1, 2));
+    api.store.close().await;
+    // Longer than the store is not asked.
+    let quiet = tokio::time::timeout(std::time::Duration::from_millis(1500), stream.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    api.tell(&claim, 1, &["2"]);
+    assert_eq!(stream.next().await.unwrap(), chunks(2, 3));
+    api.state.waiters.take(inferq_common::broker::Event::Finished {
+        job_id: claim.job.id,
+        status: inferq_common::job::JobStatus::Succeeded,
+        attempt: 1,
+        result: None,
+        times: None,
+        chunks: 2,
+    });
+    assert_eq!(stream.rest().await, DONE);
 }
