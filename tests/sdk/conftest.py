@@ -101,12 +101,19 @@ class Platform:
         except httpx.TransportError:
             return False
 
+    def key(self, *arguments):
+        """What `inferq key` prints."""
+        if self.mode == "embedded":
+            arguments += ("--data-dir", os.path.join(self.folder, "data"))
+        return self.run("key", *arguments).strip()
+
     def another_key(self, account):
         """A key of another account."""
-        arguments = ["key", "create", "--account", account]
-        if self.mode == "embedded":
-            arguments += ["--data-dir", os.path.join(self.folder, "data")]
-        return self.run(*arguments).strip()
+        return self.key("create", "--account", account)
+
+    def callback_secret(self):
+        """What signs the callbacks of the default account."""
+        return self.key("webhook-secret", "show").splitlines()[0]
 
     def stop(self):
         for process, _ in self.processes:

@@ -1,7 +1,7 @@
 """Steers what schemathesis generates to where there is something to find.
 
-`INFERQ_CONTRACT` holds, as JSON, what there is on the server: values of path parameters by their name
-and `endpoints`.
+`INFERQ_CONTRACT` holds, as JSON, what there is on the server: `path`, values of path parameters by their
+name; `spare`, those that may be deleted or cancelled; and `endpoints`.
 """
 
 import json
@@ -33,7 +33,10 @@ def filter_headers(context, headers):
 
 @schemathesis.hook
 def map_path_parameters(context, path_parameters):
-    return {name: THERE.get(name, value) if often(value) else value
+    operation = context.operation
+    ends = operation.method.lower() == "delete" or operation.path.endswith("/cancel")
+    there = THERE["spare" if ends else "path"]
+    return {name: there.get(name, value) if often(value) else value
             for name, value in (path_parameters or {}).items()}
 
 
@@ -54,6 +57,10 @@ def map_body(context, body):
         body["model"] = "model_zoo/echo"
     if isinstance(body.get("model_deployment_id"), str) and often(body):
         body["model_deployment_id"] = "model_zoo/echo"
+    if context.operation.path == "/v5/credentials/{name}" and often(body):
+        body = {"vendor": "openai", "api_key": "sk-none", "default": len(body) > 1}
+    if context.operation.method.lower() == "patch" and often(body):
+        body = {"model_metadata": {"n": len(body)}}
     # The caller would be held until then.
     body.pop("run_at", None)
     return body

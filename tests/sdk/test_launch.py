@@ -1,6 +1,7 @@
 """Launch's tasks: through scale-launch, and as the bytes that its later versions send."""
 
 import base64
+import hmac
 import json
 
 import httpx
@@ -157,6 +158,21 @@ def test_cancelled_tasks_are_failures_and_unknown_ones_are_not_found(tasks, http
     assert answer.status_code == 404, "another account's task"
     answer = tasks.post("/v1/async-tasks", params={"model_endpoint_id": "end_1"}, json={"args": {}})
     assert (answer.status_code, set(answer.json())) == (404, {"detail"})
+
+
+def test_a_callback_comes_signed_and_after_a_failure_too(tasks, platform, vendor, name):
+    body = {"args": chat(name=name, status=400), "return_pickled": False,
+            "callback_url": f"{vendor.address}/callback/{name}"}
+    task = tasks.post("/v1/async-tasks", params={"model_endpoint_id": MODEL}, json=body).json()
+    [(headers, text)] = eventually("the callback", lambda: vendor.callbacks(name))
+    told = json.loads(text)
+    assert (told["type"], told["data"]["id"]) == ("job.failed", task["task_id"])
+    assert told["data"]["error"]["class"] == "invalid_request"
+    # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.{text}".encode()
+    secret = base64.b64decode(platform.callback_secret().removeprefix("whsec_"))
+    signature = base64.b64encode(hmac.digest(secret, signed, "sha256")).decode()
+    assert f"v1,{signature}" in headers["webhook-signature"].split()
 
 
 def test_what_launch_takes_and_inferq_does_not_is_refused(tasks):

@@ -79,6 +79,20 @@ def test_an_idempotency_key_makes_a_repeat_the_same_job(v5, name):
     assert first.headers["x-job-id"] == second.headers["x-job-id"]
 
 
+def test_a_repeat_that_waits_while_the_first_runs_is_a_conflict(make_v5, vendor, name):
+    client = make_v5()
+    arguments = {"model": MODEL, "args": chat(name=name, delay=1)}
+    client.inference.with_raw_response.create(
+        **arguments, extra_headers={"Idempotency-Key": name, "Prefer": "respond-async"})
+    error = raised(sgp.ConflictError, lambda: client.inference.create(
+        **arguments, extra_headers={"Idempotency-Key": name}))
+    assert error.response.headers["x-should-retry"] == "false"
+    error = raised(sgp.UnprocessableEntityError, lambda: client.inference.create(
+        model=ECHO, extra_headers={"Idempotency-Key": name}))
+    assert problems(error) == [("value_error", ["header", "idempotency-key"])]
+    assert len(vendor.calls(name)) <= 1
+
+
 def test_datetimes_are_taken_as_the_sdk_writes_them(v5, http):
     later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
     raw = v5(lambda client: client.inference.with_raw_response.create(

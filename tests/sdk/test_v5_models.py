@@ -64,6 +64,17 @@ def test_every_hosted_vendor_is_known(make_v5, name, word):
     assert model.api_model_vendor == word
 
 
+def test_every_word_of_a_launch_configuration_is_known(make_v5, name):
+    client = make_v5(_strict_response_validation=True)
+    gpus = ["nvidia-tesla-t4", "nvidia-ampere-a10", "nvidia-ampere-a100", "nvidia-ampere-a100e",
+            "nvidia-hopper-h100", "nvidia-hopper-h100-1g20gb", "nvidia-hopper-h100-3g40gb"]
+    for infra in [{"gpus": 1, "gpu_type": gpu} for gpu in gpus] + [
+            {"endpoint_type": kind} for kind in ["async", "sync", "streaming"]]:
+        model = client.models.create(model={**launch(name, **infra), "on_conflict": "update"})
+        given = model.vendor_configuration.infra.to_dict()
+        assert {word: given[word] for word in infra} == infra
+
+
 def test_a_model_is_found_by_its_id_and_by_its_name(v5, name):
     model = create(v5, hosted(f"{name}/with space"))
     assert v5(lambda client: client.models.retrieve(model.id)) == model

@@ -11,6 +11,8 @@ Launch container's `/predict` and `/stream`, where the body itself is that objec
     chunks      how many chunks a stream has (3)
     gap         seconds between two of them
     cut         the stream breaks off after this many chunks
+
+It is also a receiver of callbacks: what is posted to `/callback/NAME` is kept under that name.
 """
 
 import json
@@ -23,6 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Vendor:
     def __init__(self):
         self._calls = defaultdict(list)
+        self._callbacks = defaultdict(list)
         self._lock = threading.Lock()
         vendor = self
 
@@ -49,8 +52,17 @@ class Vendor:
         with self._lock:
             return list(self._calls[name])
 
+    def callbacks(self, name):
+        """What was posted to `/callback/NAME` so far: headers and body each."""
+        with self._lock:
+            return list(self._callbacks[name])
+
     def _serve(self, handler):
         text = handler.rfile.read(int(handler.headers["content-length"])).decode()
+        if handler.path.startswith("/callback/"):
+            with self._lock:
+                self._callbacks[handler.path[len("/callback/"):]].append((handler.headers, text))
+            return self._answer(handler, 200, "{}")
         body = json.loads(text)
         chat = handler.path == "/v1/chat/completions"
         try:
@@ -70,7 +82,8 @@ class Vendor:
             else:
                 self._answer(handler, 200, completion(wanted) if chat else json.dumps(wanted.get("answer")))
         except (BrokenPipeError, ConnectionResetError):
-            pass
+            pass  # The caller has left, as some tests mean it to.
+        return None
 
     def _answer(self, handler, status, text):
         data = text.encode()

@@ -34,7 +34,8 @@ impl Modify for Polish {
             plain(schema);
         }
         for item in document.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+            let operations =
+                [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
             operations.into_iter().flatten().for_each(operation);
         }
     }
