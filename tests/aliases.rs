@@ -70,7 +70,6 @@ async fn an_alias_is_switched_under_load(mode: Mode) {
             assert!(BACKENDS.contains(&model.as_str().unwrap()), "{model}");
         }
     }
-    println!("{n_calls} calls, {n_sure:?} of them between two switches");
     assert!(n_sure.iter().all(|&n| n >= SWITCHES), "{n_sure:?} of {n_calls}");
     let history = platform.get(&format!("{server}/history")).await;
     assert_eq!(history["items"].as_array().unwrap().len(), SWITCHES + 1);

@@ -185,7 +185,7 @@ impl Stage {
         let whole = assemble.finish();
         let document: Value = serde_json::from_str(whole.as_str()).map_err(|it| it.to_string())?;
         let says = |at: &&str| document.pointer(at).is_some_and(|it| !it.is_null());
-        if !ANSWERS.iter().any(|at| says(at)) {
+        if !ANSWERS.iter().any(says) {
             return Err(format!("assembled: {} says nothing", whole.as_str()));
         }
         self.server.answer(whole.as_str());

@@ -194,13 +194,11 @@ async fn fitting(schemas: &Schemas, schema: &Json, end: End) -> End {
     let misfit = if size <= LARGE_BYTES {
         check()
     } else {
-        match tokio::task::spawn_blocking(check).await {
-            Ok(misfit) => misfit,
-            Err(_) => {
-                let message = "the response could not be checked against the model's schema";
-                return End::Failed(VendorError::new(ErrorClass::Internal, message));
-            }
-        }
+        let Ok(misfit) = tokio::task::spawn_blocking(check).await else {
+            let message = "the response could not be checked against the model's schema";
+            return End::Failed(VendorError::new(ErrorClass::Internal, message));
+        };
+        misfit
     };
     let Some(misfit) = misfit else { return End::Answered(reply) };
     let place = match misfit.path.as_slice() {

@@ -215,16 +215,19 @@ async fn endpoints_are_listed_by_name_and_all_together() {
             let words = ["name", "endpoint_type", "destination", "bundle_name", "status"];
             words.map(|word| one[word].as_str().unwrap().to_owned()).join(" ")
         };
-        endpoints.iter().map(short).collect::<Vec<_>>()
+        // Models of one millisecond have no order.
+        let mut shorts: Vec<_> = endpoints.iter().map(short).collect();
+        shorts.sort();
+        shorts
     };
     let front = "front async model_zoo.normal model_zoo/echo READY";
     let launch = "m streaming launch.normal launch/m READY";
     let openai = "m async openai.normal openai/m READY";
-    assert_eq!(list("?name=m").await, [launch, launch, openai]);
+    assert_eq!(list("?name=m").await, [openai, launch, launch]);
     assert_eq!(list("?name=front").await, [front]);
     assert_eq!(list("?name=nobody").await, [""; 0]);
     assert_eq!(list("?name=%00").await, [""; 0]);
-    assert_eq!(list("").await, [front, launch, launch, openai]);
+    assert_eq!(list("").await, [front, openai, launch, launch]);
     assert_eq!(
         list("?name=model_zoo/echo").await,
         ["model_zoo/echo async model_zoo.normal model_zoo/echo READY"]

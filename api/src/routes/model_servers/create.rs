@@ -102,8 +102,7 @@ pub(super) async fn deployment(
     if let Ok(id) = id.parse::<ModelId>() {
         let found = state.store.find_any_model(id).await?;
         let usable = found
-            .filter(|model| model.account == *account || model.settings().public_inference)
-            .is_some();
+            .is_some_and(|model| model.account == *account || model.settings().public_inference);
         return Ok(if usable {
             Ok(id.to_string())
         } else {

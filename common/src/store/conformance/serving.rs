@@ -13,8 +13,8 @@ use crate::{
     vendor::Vendor,
 };
 
-fn json(text: &str) -> Option<Json> {
-    Some(Json::parse(text).unwrap())
+fn json(text: &str) -> Json {
+    Json::parse(text).unwrap()
 }
 
 async fn added(fixture: &Fixture, model: Model) -> Model {
@@ -30,8 +30,8 @@ async fn find(fixture: &Fixture, id: ModelId) -> Model {
 pub async fn a_model_is_replaced_unless_it_has_changed_meanwhile(fixture: Fixture) {
     let old = added(&fixture, a_model("m", 1)).await;
     let new = Model {
-        vendor_configuration: json(r#"{"a":1e400}"#),
-        metadata: json(r#"{ "x" : 1.0 }"#),
+        vendor_configuration: Some(json(r#"{"a":1e400}"#)),
+        metadata: Some(json(r#"{ "x" : 1.0 }"#)),
         default_callback_url: None,
         // What is not configuration, metadata or callback address is left alone.
         name: "other".into(),

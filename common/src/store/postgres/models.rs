@@ -133,10 +133,8 @@ impl ModelStore for PostgresStore {
             if let Some(added) = self.insert_model(model).await? {
                 return Ok(Added::New(added));
             }
-            if update {
-                if let Some(updated) = self.update_model(model).await? {
-                    return Ok(Added::Updated(updated));
-                }
+            if update && let Some(updated) = self.update_model(model).await? {
+                return Ok(Added::Updated(updated));
             }
             let there = self.find_model_by_name(&model.account, model.vendor, &model.name).await?;
             let kept = |there: &Model| !update || there.status == ModelStatus::Deploying;
