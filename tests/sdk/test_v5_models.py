@@ -136,7 +136,9 @@ def test_a_deleted_model_is_gone(v5, name):
 
 def test_lists_are_read_page_by_page_in_both_directions(v5, name):
     vendor = "cohere"
-    made = [create(v5, hosted(f"{name}-{n}", vendor)).id for n in range(5)]
+    # A list goes by ids, which tell the order of creation down to the millisecond.
+    names = {create(v5, hosted(f"{name}-{n}", vendor)).id: f"{name}-{n}" for n in range(5)}
+    made = sorted(names)
     newest = made[::-1]
 
     def ids(**options):
@@ -153,7 +155,7 @@ def test_lists_are_read_page_by_page_in_both_directions(v5, name):
     assert [model.id for model in page.items] == newest[2:4]
     # Backwards the SDK asks on before each page's first item.
     assert set(ids(ending_before=newest[4])) == set(newest[:4])
-    page = v5(lambda client: client.models.list(name=f"{name}-3", model_vendor=vendor))
+    page = v5(lambda client: client.models.list(name=names[made[3]], model_vendor=vendor))
     assert [model.id for model in page.items] == [made[3]]
     assert (page.object, page.limit, page.total, page.has_more) == ("list", 100, 1, False)
 
