@@ -10,12 +10,9 @@ use inferq_common::{job::Job, store::Twin};
 
 use crate::{error::ApiError, state::AppState, submit::Order, terms::Terms};
 
-/// How long ago the first copy may have been sent, beside the time its answer was waited for: the
-/// SDKs' own waits between copies are at most a minute each.
+/// How long ago the first copy may have been sent, beside the time its answer is waited for at most:
+/// the SDKs' own waits between copies are at most a minute each.
 const WINDOW: Duration = Duration::from_secs(5 * 60);
-
-/// The longest time that counts for waiting.
-const MAX_WAITED: Duration = Duration::from_secs(60 * 60);
 
 /// The unfinished job that an equal request of the account made a short while ago, if this one is
 /// a copy of it and has no idempotency key, which would tell for certain.
@@ -24,7 +21,8 @@ pub(crate) async fn find(
     order: &Order,
     terms: Terms,
 ) -> Result<Option<Job>, ApiError> {
-    if !terms.sent_again || order.idempotency.is_some() {
+    // A job that ends with its reader may end any moment: the first copy's has gone.
+    if !terms.sent_again || order.idempotency.is_some() || terms.cancel_on_disconnect {
         return Ok(None);
     }
     let twin = Twin {
@@ -36,8 +34,9 @@ pub(crate) async fn find(
         stream: order.stream,
         args: order.args.clone(),
     };
-    let waited = terms.read_timeout.unwrap_or_default().min(MAX_WAITED);
-    let window = TimeDelta::from_std(WINDOW + 2 * waited).unwrap_or(TimeDelta::MAX);
+    // A call that is kept alive may be cut off at any time while it is held.
+    let held = Duration::from_secs(state.config.max_wait_secs);
+    let window = TimeDelta::from_std(WINDOW + held).unwrap_or(TimeDelta::MAX);
     let found = state.store.find_twin(&twin, state.clock.now() - window).await?;
     Ok(found.filter(|job| is_of(order, job)))
 }

@@ -67,6 +67,14 @@ async fn only_a_counted_copy_of_an_unfinished_request_joins() {
 }
 
 #[tokio::test]
+async fn a_job_that_ends_with_its_reader_is_joined_by_nobody() {
+    let body = r#"{"model":"model_zoo/echo","cancel_on_disconnect":true}"#;
+    let api = TestApi::start().await;
+    let first = accepted(&api, &[ASYNC], body).await;
+    assert_ne!(accepted(&api, &[ASYNC, AGAIN], body).await, first);
+}
+
+#[tokio::test]
 async fn a_request_that_differs_in_any_member_is_no_copy() {
     let api = TestApi::start().await;
     let with = |more: &str| format!(r#"{{"model":"model_zoo/echo","args":{{"a":1}}{more}}}"#);

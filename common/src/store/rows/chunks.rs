@@ -54,7 +54,7 @@ impl TwinBounds {
     pub(crate) fn of(since: DateTime<Utc>) -> Self {
         // The first 48 bits of an id are the milliseconds of its making.
         let millis = u64::try_from(since.timestamp_millis()).unwrap_or(0);
-        Self { low: Uuid::from_u128(u128::from(millis) << 80), limit: 1000 }
+        Self { low: Uuid::from_u128(u128::from(millis) << 80), limit: 10_000 }
     }
 }
 
