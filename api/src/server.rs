@@ -9,6 +9,8 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use inferq_common::shutdown::Shutdown;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -22,6 +24,11 @@ use crate::{Api, routes, state::AppState};
 /// Bounds how long a connection may take over the head of a request, and how long it may idle
 /// between two.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// A client that takes no byte for so long is cut off: a stream it has forgotten would keep its
+/// place for ever. It can resume its job's events.
+#[cfg(target_os = "linux")]
+const STALLED: Duration = Duration::from_secs(120);
 
 /// Open connections; more wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -98,6 +105,10 @@ impl Server {
     fn serve_one(&mut self, stream: TcpStream, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "connection stays with delayed sends");
+        }
+        #[cfg(target_os = "linux")]
+        if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(STALLED)) {
+            debug!(%error, "connection may stall");
         }
         let service = TowerToHyperService::new(self.router.clone());
         let connection = self.http.serve_connection_with_upgrades(TokioIo::new(stream), service);

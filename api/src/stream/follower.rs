@@ -6,14 +6,14 @@ use axum::body::Body;
 use futures::stream;
 use inferq_common::{
     id::{AccountId, JobId},
-    job::{Attempt, Job, JobResult, JobStatus},
+    job::{Attempt, Job, JobStatus},
     stream::{ChunkGroup, Outline},
     view::JobView,
 };
 use serde::Serialize;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Duration, sleep},
+    time::{Duration, Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -30,6 +30,9 @@ use crate::{
 /// A comment keeps proxies and clients' read timeouts content this often.
 const PING_EVERY: Duration = Duration::from_secs(15);
 
+/// News within this time of a look wait for the next one.
+const MIN_BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
 /// A larger response is not in the final event; it can be read with the job.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024;
 
@@ -44,6 +47,9 @@ pub(crate) struct Follower {
     /// The job as it was last read, as long as there is something new in it.
     outline: Option<Outline>,
     pace: Pace,
+    /// How long it waits for news before it looks all the same.
+    patience: Duration,
+    looked_at: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -61,11 +67,12 @@ impl Follower {
         // Registered before the first look, so that nothing falls between.
         let feed = state.waiters.listen(job, 0);
         let outline = state.store.outline(job, &account).await?;
-        let outline = outline.ok_or_else(|| job_not_found(job))?;
+        let outline = lean(outline.ok_or_else(|| job_not_found(job))?);
         if outline.job.status.is_final() && next_after(&outline, seen).is_none() {
             return Ok(None);
         }
         let permit = super::answer::permit(state)?;
+        let mut pace = Pace::FOLLOW;
         Ok(Some(Self {
             state: state.clone(),
             account,
@@ -73,7 +80,9 @@ impl Follower {
             feed,
             seen,
             outline: Some(outline),
-            pace: Pace::FOLLOW,
+            patience: pace.step(),
+            pace,
+            looked_at: Instant::now(),
             _permit: permit,
         }))
     }
@@ -128,6 +137,7 @@ impl Follower {
     fn advance(&mut self, seen: u64) {
         self.seen = seen;
         self.pace = Pace::FOLLOW;
+        self.patience = self.pace.step();
     }
 
     /// Chunks of an attempt from the one with index `first` on: how many, and their events.
@@ -144,18 +154,28 @@ impl Follower {
 
     /// Waits until it is worth looking again; `None`: this process stops.
     async fn pause(&mut self) -> Option<()> {
+        // Chunks are told one by one, and stored ten times a second.
+        let soonest = self.looked_at + MIN_BETWEEN_LOOKS;
+        let told = async {
+            self.feed.news().await;
+            sleep_until(soonest).await;
+        };
         tokio::select! {
-            () = self.feed.news() => Some(()),
-            () = sleep(self.pace.step()) => Some(()),
+            () = told => Some(()),
+            () = sleep(self.patience) => {
+                self.patience = self.pace.step();
+                Some(())
+            }
             () = self.state.shutdown.soft.cancelled() => None,
         }
     }
 
     /// Reads the job; `None`: it is gone.
     async fn look(&mut self) -> Option<()> {
+        self.looked_at = Instant::now();
         let read = self.state.store.outline(self.job, &self.account).await;
         if let Some(outline) = passed(passing(read))? {
-            self.outline = Some(outline?);
+            self.outline = Some(lean(outline?));
         }
         Some(())
     }
@@ -216,14 +236,15 @@ fn at(job: &Job, status: JobStatus, attempt: u32) -> Job {
     Job { status, attempt, run_at: None, finished_at: None, ..job.clone() }
 }
 
-/// The job with its result, but for a response that is too large.
+/// Without a response that is too large to be shown: a slow follower would hold it for long.
+fn lean(mut outline: Outline) -> Outline {
+    if let Some(result) = &mut outline.result {
+        result.response.take_if(|response| response.as_str().len() > MAX_RESPONSE_BYTES);
+    }
+    outline
+}
+
+/// The job with its result.
 fn ended(outline: &Outline) -> JobView {
-    let fits = |result: &JobResult| {
-        result.response.as_ref().is_none_or(|json| json.as_str().len() <= MAX_RESPONSE_BYTES)
-    };
-    let result = outline.result.clone().map(|result| {
-        let response = result.response.clone().filter(|_| fits(&result));
-        JobResult { response, ..result }
-    });
-    JobView::new(outline.job.clone(), result)
+    JobView::new(outline.job.clone(), outline.result.clone())
 }

@@ -267,7 +267,8 @@ impl Reader {
                 status: job.status,
                 attempt: job.attempt,
                 times: None,
-                result: Some(result.unwrap_or_default()),
+                // A response is of no use here, and a slow reader would hold it for long.
+                result: Some(JobResult { response: None, ..result.unwrap_or_default() }),
                 chunks: count(job.attempt),
             });
         } else if self.begun && attempts.iter().any(|over| over.number == self.attempt) {
