@@ -31,7 +31,7 @@ const MAX_ENTRIES: usize = 10_000;
 ///
 /// **Invariant:** a call made after the answer to a change of a model or model server goes by that
 /// change, in whichever api process. An entry is no younger than the moment its question was asked
-/// and no older than [`MODEL_LIFETIME`], so one that was asked before the change was committed is
+/// and no older than `MODEL_LIFETIME`, so one that was asked before the change was committed is
 /// gone everywhere once that time has passed: [`Catalogue::settle`] waits for it, and needs no
 /// other process to answer.
 #[derive(Debug)]
