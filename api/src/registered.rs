@@ -53,7 +53,7 @@ pub(crate) async fn complete(
     }
     let Some(schema) = settings.request_schema else { return Ok(()) };
     let (schemas, args, loc) = (state.schemas.clone(), order.args.clone(), loc.to_vec());
-    let is_compiled = schemas.has(&schema);
+    let is_quick = schemas.at_hand(&schema).is_some_and(|it| it.is_quick(args.as_str().len()));
     // A schema that is no longer usable was stored before it was checked, and asks for nothing.
     let check = move || match schemas.get(&schema).map(|schema| schema.check(args.as_str())) {
         Ok(Err(misfits)) => Err(ApiError::Invalid(
@@ -61,8 +61,7 @@ pub(crate) async fn complete(
         )),
         Ok(Ok(())) | Err(_) => Ok(()),
     };
-    let size = if is_compiled { order.args.as_str().len() } else { usize::MAX };
-    rules::off_thread_if_large(size, check).await
+    if is_quick { check() } else { rules::off_thread(check).await }
 }
 
 /// A misfit in FastAPI's words, as far as it has them.

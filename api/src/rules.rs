@@ -21,8 +21,11 @@ use crate::{
 /// The longest `total_timeout_seconds`: 7 days.
 const MAX_TOTAL_TIMEOUT_SECS: i64 = 7 * 24 * 60 * 60;
 
-/// A client's own notes on a job.
+/// A client's own notes on a job or a model.
 const MAX_METADATA_BYTES: usize = 16 * 1024;
+
+/// What a model is made of, its defaults filled in. Every process that uses the model holds it.
+const MAX_CONFIGURATION_BYTES: usize = 256 * 1024;
 
 /// How far ahead a job can be scheduled.
 const MAX_SCHEDULE_DAYS: i64 = 30;
@@ -39,9 +42,13 @@ pub(crate) async fn off_thread_if_large<T: Send + 'static>(
     size: usize,
     check: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    if size <= LARGE_BODY_BYTES {
-        return check();
-    }
+    if size <= LARGE_BODY_BYTES { check() } else { off_thread(check).await }
+}
+
+/// Runs `check` where it disturbs nobody.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    check: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(check).await.map_err(ApiError::internal)?
 }
 
@@ -160,10 +167,27 @@ pub(crate) fn callback_url(guard: &Guard) -> impl Fn(&RawValue) -> Result<String
 pub(crate) fn metadata(raw: &RawValue) -> Result<Json, Fault> {
     not_too_deep(raw)?;
     let metadata = read::dict(raw)?;
-    if metadata.as_str().len() > MAX_METADATA_BYTES {
-        return Err(Fault::value(format!("metadata has more than {MAX_METADATA_BYTES} bytes")));
-    }
+    not_too_large("metadata", raw, MAX_METADATA_BYTES)?;
     Ok(metadata)
+}
+
+/// An object of a model, known to be one: at most 16 KiB.
+pub(crate) fn model_metadata(raw: &RawValue) -> Result<(), Fault> {
+    not_too_deep(raw)?;
+    not_too_large("model_metadata", raw, MAX_METADATA_BYTES)
+}
+
+/// An object of a model, known to be one: at most 256 KiB.
+pub(crate) fn vendor_configuration(raw: &RawValue) -> Result<(), Fault> {
+    not_too_deep(raw)?;
+    not_too_large("vendor_configuration", raw, MAX_CONFIGURATION_BYTES)
+}
+
+fn not_too_large(name: &str, raw: &RawValue, max: usize) -> Result<(), Fault> {
+    if raw.get().len() > max {
+        return Err(Fault::value(format!("{name} has more than {max} bytes")));
+    }
+    Ok(())
 }
 
 /// At most 30 days ahead; `None`: what lies behind means at once.

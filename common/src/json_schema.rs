@@ -4,6 +4,7 @@
 //! in linear time), and what it refers to. References stay within the schema and are written out
 //! before it is compiled: a checker that follows them can be led to one place by more ways than it
 //! ever ends with. A schema that refers to itself is written out once around; what lies deeper fits.
+//! What is written out is bounded in parts, bytes and depth: each level takes some of the stack.
 //! Formats are annotations, as the specification has them by default.
 //!
 //! Source: <https://json-schema.org/draft/2020-12/json-schema-validation>; older drafts by `$schema`.
@@ -33,8 +34,21 @@ const MAX_PATTERNS: usize = 64;
 /// What one regular expression may take once it is compiled.
 const MAX_PATTERN_BYTES: usize = 256 * 1024;
 
-/// Parts of a schema, its references written out.
-const MAX_NODES: usize = 20_000;
+/// Parts of a schema, its references written out: each can be asked about each part of a document.
+const MAX_NODES: usize = 2_000;
+
+/// Bytes of names and values of a schema, its references written out.
+const MAX_WRITTEN_BYTES: usize = 1024 * 1024;
+
+/// Objects and lists of a schema that lie in one another, its references written out. A text that is
+/// parsed has no more either.
+const MAX_DEPTH: usize = 128;
+
+/// Parts of a schema times bytes of a document: what is checked within few milliseconds.
+const QUICK_WORK: usize = 1024 * 1024;
+
+/// A document of up to this many bytes is parsed within few milliseconds.
+const QUICK_BYTES: usize = 256 * 1024;
 
 /// Misfits that are told of one document.
 const MAX_MISFITS: usize = 20;
@@ -45,13 +59,24 @@ const MAX_MESSAGE_CHARS: usize = 300;
 /// Compiled schemas a process keeps. When there are more it begins anew.
 const MAX_KEPT: usize = 256;
 
+/// What the compiled schemas a process keeps may take. When it is more it begins anew.
+const MAX_KEPT_BYTES: usize = 128 * 1024 * 1024;
+
+/// About what one part of a schema takes once it is compiled.
+const NODE_BYTES: usize = 1024;
+
 /// Why a schema cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("is no JSON schema that can be used: {0}")]
 pub struct InvalidSchema(String);
 
 /// A schema, ready to check documents.
-pub struct Schema(Validator);
+pub struct Schema {
+    validator: Validator,
+    n_nodes: usize,
+    /// What it takes in memory, at most about.
+    weight: usize,
+}
 
 /// One place where a document does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +141,7 @@ impl Schema {
         }
         let schema: Value =
             serde_json::from_str(text).map_err(|error| InvalidSchema(error.to_string()))?;
-        let schema = Writer::write_out(&schema)?;
+        let Written { schema, n_nodes, n_bytes, n_patterns } = Writer::write_out(&schema)?;
         let patterns =
             PatternOptions::regex().size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES);
         let validator = jsonschema::options()
@@ -124,11 +149,18 @@ impl Schema {
             .with_pattern_options(patterns)
             .build(&schema)
             .map_err(|error| InvalidSchema(cut(&invalid(&error))))?;
-        Ok(Self(validator))
+        let weight = n_bytes + n_nodes * NODE_BYTES + n_patterns * MAX_PATTERN_BYTES;
+        Ok(Self { validator, n_nodes, weight })
     }
 
-    /// Checks a document. It is parsed into a tree for that, so a large one belongs on a thread that
-    /// may block.
+    /// Whether a document of so many bytes is checked within few milliseconds, so that a task may do
+    /// it without a thread of its own.
+    pub fn is_quick(&self, n_bytes: usize) -> bool {
+        n_bytes <= QUICK_BYTES && self.n_nodes.saturating_mul(n_bytes) <= QUICK_WORK
+    }
+
+    /// Checks a document, which is parsed into a tree for that. What is not
+    /// [quick](Self::is_quick) belongs on a thread that may block.
     ///
     /// # Errors
     /// Where it does not fit: up to 20 places.
@@ -137,22 +169,43 @@ impl Schema {
             let message = format!("cannot be checked: {error}");
             vec![Misfit { path: Vec::new(), kind: MisfitKind::Rule, message }]
         })?;
-        if self.0.is_valid(&document) {
+        if self.validator.is_valid(&document) {
             return Ok(());
         }
-        let errors = self.0.iter_errors(&document);
+        let errors = self.validator.iter_errors(&document);
         Err(errors.take(MAX_MISFITS).map(|error| misfit(&error)).collect())
     }
 }
 
 /// Members of a schema that hold data, not schemas.
-const DATA: [&str; 4] = ["const", "default", "enum", "examples"];
-/// Members that hold schemas under names of the client's.
-const NAMED: [&str; 3] = ["dependentSchemas", "patternProperties", "properties"];
+const DATA: [&str; 2] = ["const", "enum"];
+/// Members that check nothing. They are left out: a reference would copy them wherever it stands.
+const ANNOTATIONS: [&str; 9] = [
+    "$comment",
+    "default",
+    "deprecated",
+    "description",
+    "example",
+    "examples",
+    "readOnly",
+    "title",
+    "writeOnly",
+];
+/// Members that hold schemas, or lists of names, under names of the client's.
+const NAMED: [&str; 5] =
+    ["dependencies", "dependentRequired", "dependentSchemas", "patternProperties", "properties"];
 /// Members that hold schemas for references alone: those are written out.
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 /// Words that lead a reader elsewhere in ways that are not followed here.
 const UNFOLLOWED: [&str; 4] = ["$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef"];
+
+/// A schema with its references written out, and what there is of it.
+struct Written {
+    schema: Value,
+    n_nodes: usize,
+    n_bytes: usize,
+    n_patterns: usize,
+}
 
 /// Writes a schema's references out.
 struct Writer<'a> {
@@ -161,32 +214,112 @@ struct Writer<'a> {
     lonely: bool,
     /// The references that lead to where the writer is.
     trail: Vec<&'a str>,
+    /// Objects and lists the writer is in.
+    depth: usize,
     n_nodes: usize,
+    n_bytes: usize,
     n_patterns: usize,
 }
 
 impl<'a> Writer<'a> {
-    fn write_out(root: &'a Value) -> Result<Value, InvalidSchema> {
+    fn write_out(root: &'a Value) -> Result<Written, InvalidSchema> {
         let draft = root.get("$schema").and_then(Value::as_str).unwrap_or_default();
         let lonely = ["draft-04", "draft-06", "draft-07"].iter().any(|old| draft.contains(old));
-        let mut writer = Self { root, lonely, trail: Vec::new(), n_nodes: 0, n_patterns: 0 };
-        writer.schema(root)
+        let mut writer = Self {
+            root,
+            lonely,
+            trail: Vec::new(),
+            depth: 0,
+            n_nodes: 0,
+            n_bytes: 0,
+            n_patterns: 0,
+        };
+        let schema = writer.schema(root)?;
+        let Self { n_nodes, n_bytes, n_patterns, .. } = writer;
+        Ok(Written { schema, n_nodes, n_bytes, n_patterns })
     }
 
     fn schema(&mut self, schema: &'a Value) -> Result<Value, InvalidSchema> {
+        match schema {
+            Value::Object(members) => {
+                self.part(0)?;
+                self.deeper(|inner| inner.object(members))
+            }
+            Value::Array(elements) => {
+                self.part(0)?;
+                self.deeper(|inner| {
+                    let written = elements.iter().map(|element| inner.schema(element));
+                    written.collect::<Result<_, _>>().map(Value::Array)
+                })
+            }
+            other => self.data(other),
+        }
+    }
+
+    /// Counts a part with so many bytes of its own.
+    fn part(&mut self, n_bytes: usize) -> Result<(), InvalidSchema> {
         self.n_nodes += 1;
         if self.n_nodes > MAX_NODES {
-            let reason = "it has too many parts once its references are written out";
-            return Err(InvalidSchema(reason.to_owned()));
+            let reason = format!(
+                "it has too many parts once its references are written out, more than {MAX_NODES}"
+            );
+            return Err(InvalidSchema(reason));
         }
-        match schema {
-            Value::Object(members) => self.object(members),
-            Value::Array(elements) => elements
-                .iter()
-                .map(|element| self.schema(element))
-                .collect::<Result<_, _>>()
-                .map(Value::Array),
-            other => Ok(other.clone()),
+        self.bytes(n_bytes)
+    }
+
+    fn bytes(&mut self, n_bytes: usize) -> Result<(), InvalidSchema> {
+        self.n_bytes = self.n_bytes.saturating_add(n_bytes);
+        if self.n_bytes > MAX_WRITTEN_BYTES {
+            let reason = format!(
+                "it has more than {MAX_WRITTEN_BYTES} bytes once its references are written out"
+            );
+            return Err(InvalidSchema(reason));
+        }
+        Ok(())
+    }
+
+    /// Goes into an object or a list for the time of `write`.
+    fn deeper<T>(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> Result<T, InvalidSchema>,
+    ) -> Result<T, InvalidSchema> {
+        if self.depth == MAX_DEPTH {
+            let reason = format!(
+                "it is nested more than {MAX_DEPTH} deep once its references are written out"
+            );
+            return Err(InvalidSchema(reason));
+        }
+        self.depth += 1;
+        let written = write(self);
+        self.depth -= 1;
+        written
+    }
+
+    /// A value as it is, counted before it is copied.
+    fn data(&mut self, value: &Value) -> Result<Value, InvalidSchema> {
+        self.count(value)?;
+        Ok(value.clone())
+    }
+
+    fn count(&mut self, value: &Value) -> Result<(), InvalidSchema> {
+        match value {
+            Value::Null | Value::Bool(_) => self.part(1),
+            Value::Number(number) => self.part(number.to_string().len()),
+            Value::String(text) => self.part(text.len()),
+            Value::Array(elements) => {
+                self.part(0)?;
+                self.deeper(|inner| elements.iter().try_for_each(|element| inner.count(element)))
+            }
+            Value::Object(members) => {
+                self.part(0)?;
+                self.deeper(|inner| {
+                    members.iter().try_for_each(|(name, value)| {
+                        inner.bytes(name.len())?;
+                        inner.count(value)
+                    })
+                })
+            }
         }
     }
 
@@ -200,37 +333,45 @@ impl<'a> Writer<'a> {
             if DEFINITIONS.contains(&name.as_str()) || (name == "$ref" && reference.is_some()) {
                 continue;
             }
+            if ANNOTATIONS.contains(&name.as_str()) {
+                continue;
+            }
             if self.lonely && reference.is_some() && name != "$schema" {
                 continue;
             }
-            if name == "pattern" || name == "patternProperties" {
-                self.n_patterns += value.as_object().map_or(1, Map::len);
-                if self.n_patterns > MAX_PATTERNS {
-                    let reason = format!("it has more than {MAX_PATTERNS} patterns");
-                    return Err(InvalidSchema(reason));
-                }
-            }
-            let value = match value {
-                value if DATA.contains(&name.as_str()) => value.clone(),
-                Value::Object(named) if NAMED.contains(&name.as_str()) => {
-                    let mut schemas = Map::new();
-                    for (name, schema) in named {
-                        schemas.insert(name.clone(), self.schema(schema)?);
-                    }
-                    Value::Object(schemas)
-                }
-                value => self.schema(value)?,
-            };
+            let value = self.member(name, value)?;
             written.insert(name.clone(), value);
         }
         if let Some(reference) = reference {
-            let referred = self.referred(reference)?;
+            let referred = self.deeper(|all| all.referred(reference))?;
             match written.get_mut("allOf") {
                 Some(Value::Array(all)) => all.push(referred),
                 _ => drop(written.insert("allOf".to_owned(), Value::Array(vec![referred]))),
             }
         }
         Ok(Value::Object(written))
+    }
+
+    fn member(&mut self, name: &str, value: &'a Value) -> Result<Value, InvalidSchema> {
+        self.bytes(name.len())?;
+        if name == "pattern" || name == "patternProperties" {
+            self.n_patterns += value.as_object().map_or(1, Map::len);
+            if self.n_patterns > MAX_PATTERNS {
+                return Err(InvalidSchema(format!("it has more than {MAX_PATTERNS} patterns")));
+            }
+        }
+        match value {
+            value if DATA.contains(&name) => self.data(value),
+            Value::Object(named) if NAMED.contains(&name) => self.deeper(|inner| {
+                let mut schemas = Map::new();
+                for (name, schema) in named {
+                    inner.bytes(name.len())?;
+                    schemas.insert(name.clone(), inner.schema(schema)?);
+                }
+                Ok(Value::Object(schemas))
+            }),
+            value => self.schema(value),
+        }
     }
 
     /// What stands at a reference; `true`, which everything fits, where it leads round in a circle.
@@ -290,185 +431,50 @@ fn cut(text: &str) -> String {
 
 /// Schemas that were used lately, each compiled once. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Schemas(Arc<Mutex<HashMap<String, Arc<Schema>>>>);
+pub struct Schemas(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    schemas: HashMap<String, Arc<Schema>>,
+    n_bytes: usize,
+}
 
 impl Schemas {
+    /// Compiles it unless it is [at hand](Self::at_hand), so this belongs on a thread that may block.
+    ///
     /// # Errors
     /// As [`Schema::compile`]; a failure is not kept.
     pub fn get(&self, schema: &Json) -> Result<Arc<Schema>, InvalidSchema> {
-        if let Some(known) = self.kept().get(schema.as_str()) {
-            return Ok(Arc::clone(known));
+        if let Some(known) = self.at_hand(schema) {
+            return Ok(known);
         }
         let compiled = Arc::new(Schema::compile(schema.as_str())?);
-        let mut kept = self.kept();
-        if kept.len() >= MAX_KEPT {
-            kept.clear();
-        }
-        kept.insert(schema.as_str().to_owned(), Arc::clone(&compiled));
+        self.kept().keep(schema.as_str(), &compiled);
         Ok(compiled)
     }
 
-    /// Whether it is at hand.
-    pub fn has(&self, schema: &Json) -> bool {
-        self.kept().contains_key(schema.as_str())
+    /// What was compiled already.
+    pub fn at_hand(&self, schema: &Json) -> Option<Arc<Schema>> {
+        self.kept().schemas.get(schema.as_str()).cloned()
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Schema>>> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.0.lock().expect("no one panics while holding the schemas")
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use serde_json::json;
-    use tokio::time::Instant;
-
-    use super::*;
-
-    fn schema(schema: &Value) -> Result<Schema, InvalidSchema> {
-        Schema::compile(&schema.to_string())
-    }
-
-    #[track_caller]
-    fn misfits(of: &Value, document: &str) -> Vec<(String, MisfitKind, String)> {
-        let misfits = schema(of).unwrap().check(document).err().unwrap_or_default();
-        let told = |misfit: Misfit| (Path(&misfit.path).to_string(), misfit.kind, misfit.message);
-        misfits.into_iter().map(told).collect()
-    }
-
-    #[test]
-    fn every_misfit_is_told_with_its_place_and_without_the_value() {
-        let of = json!({
-            "type": "object",
-            "required": ["prompt"],
-            "properties": {
-                "prompt": { "type": "string" },
-                "n": { "type": "integer", "maximum": 3 },
-                "tags": { "items": { "type": "string" } },
-                "mode": { "enum": ["a", "b"] },
-            },
-            "additionalProperties": false,
-        });
-        assert!(schema(&of).unwrap().check(r#"{"prompt":"x","n":3}"#).is_ok());
-        let found = misfits(&of, r#"{"n":4,"tags":["a",5678],"mode":"c9","zz":1}"#);
-        let places: Vec<_> = found.iter().map(|(path, kind, _)| (path.as_str(), *kind)).collect();
-        for expected in [
-            ("prompt", MisfitKind::Missing),
-            ("n", MisfitKind::Rule),
-            ("tags[1]", MisfitKind::Type("string")),
-            ("mode", MisfitKind::Rule),
-            ("", MisfitKind::Unexpected),
-        ] {
-            assert!(places.contains(&expected), "{expected:?} is not in {found:?}");
+impl Kept {
+    fn keep(&mut self, text: &str, compiled: &Arc<Schema>) {
+        let n_bytes = text.len() + compiled.weight;
+        if self.schemas.len() >= MAX_KEPT || self.n_bytes + n_bytes > MAX_KEPT_BYTES {
+            *self = Self::default();
         }
-        assert_eq!(found.len(), 5, "{found:?}");
-        let messages: String = found.into_iter().map(|(_, _, message)| message).collect();
-        assert!(!messages.contains("5678") && !messages.contains("c9"), "{messages}");
-    }
-
-    #[test]
-    fn a_schema_that_cannot_be_used_says_why() {
-        let patterns: Vec<_> = (0..65).map(|n| json!({ "pattern": n.to_string() })).collect();
-        for (of, why) in [
-            (json!({ "type": "text" }), "/type"),
-            (json!({ "minimum": "x" }), "/minimum"),
-            (json!({ "$ref": "https://schemas.example/a.json" }), "schemas.example"),
-            (json!({ "$ref": "file:///etc/passwd" }), "passwd"),
-            (json!({ "$ref": "#/$defs/none" }), "none"),
-            (json!({ "items": { "$ref": "#anchor" } }), "anchor"),
-            (json!({ "items": { "$dynamicRef": "#a" } }), "$dynamicRef"),
-            (json!({ "pattern": "(?=a)b" }), "pattern"),
-            (json!({ "pattern": "\\w{500}{500}" }), "pattern"),
-            (json!({ "allOf": patterns }), "patterns"),
-            (json!({ "description": "x".repeat(MAX_SCHEMA_BYTES) }), "bytes"),
-        ] {
-            let error = schema(&of).unwrap_err().to_string();
-            assert!(error.contains(why), "{error}");
-            assert!(error.len() < 600, "{error}");
+        // Another thread may have kept the same one meanwhile: it counts once.
+        if self.schemas.insert(text.to_owned(), Arc::clone(compiled)).is_none() {
+            self.n_bytes += n_bytes;
         }
-    }
-
-    #[test]
-    fn references_within_the_schema_are_followed() {
-        let of = json!({
-            "$defs": { "node": { "type": "object", "properties": {
-                "left": { "$ref": "#/$defs/node" }, "right": { "$ref": "#/$defs/node" },
-            } } },
-            "$ref": "#/$defs/node",
-        });
-        assert!(schema(&of).unwrap().check(r#"{"left":{"right":{}}}"#).is_ok());
-        let places = |document| -> Vec<_> {
-            misfits(&of, document).into_iter().map(|(path, ..)| path).collect()
-        };
-        assert_eq!(places("1"), [""]);
-        // Once around, and no further.
-        assert_eq!(places(r#"{"left":{"right":1},"right":2}"#), Vec::<String>::new());
-        let of = json!({
-            "definitions": { "a/b": { "type": "integer" }, "$ref": { "type": "string" } },
-            "properties": {
-                "x": { "$ref": "#/definitions/a~1b", "minimum": 3 },
-                "$ref": { "$ref": "#/definitions/%24ref" },
-                "definitions": { "enum": [{ "$ref": "data" }] },
-            },
-        });
-        let document = r#"{"x":"1","$ref":2,"definitions":{"$ref":"data"}}"#;
-        let mut found: Vec<_> = misfits(&of, document).into_iter().map(|it| it.0).collect();
-        found.sort();
-        assert_eq!(found, ["$ref", "x"]);
-        assert_eq!(misfits(&of, r#"{"x":2}"#).len(), 1, "neighbours of a reference count");
-        let mut old = of.clone();
-        old["$schema"] = "http://json-schema.org/draft-07/schema#".into();
-        assert_eq!(misfits(&old, r#"{"x":2}"#), [], "in old drafts they do not");
-    }
-
-    /// Schemas that visit one place by a number of ways that doubles with each level.
-    #[test]
-    fn a_schema_made_to_take_for_ever_does_not() {
-        let mut definitions = serde_json::Map::new();
-        for level in 0..60 {
-            let next = json!({ "$ref": format!("#/$defs/d{}", level + 1) });
-            let word = if level % 2 == 0 { "allOf" } else { "anyOf" };
-            definitions.insert(format!("d{level}"), json!({ word: [next, next] }));
-        }
-        definitions.insert("d60".to_owned(), json!({ "type": "string" }));
-        let wide = json!({ "$defs": definitions, "$ref": "#/$defs/d0" });
-        let deep = json!({
-            "properties": { "a": { "allOf": [{ "$ref": "#" }, { "anyOf": [{ "$ref": "#" }, { "$ref": "#" }] }] } },
-            "type": "object",
-        });
-        let nested = |end: &str| format!("{}{end}{}", r#"{"a":"#.repeat(60), "}".repeat(60));
-        let begun = Instant::now();
-        let error = schema(&wide).unwrap_err().to_string();
-        assert!(error.contains("too many parts"), "{error}");
-        assert!(schema(&deep).unwrap().check(&nested("{}")).is_ok());
-        assert!(begun.elapsed() < Duration::from_secs(10));
-    }
-
-    #[test]
-    fn a_schema_that_refers_to_itself_alone_ends() {
-        for of in [json!({ "$ref": "#" }), json!({ "allOf": [{ "$ref": "#" }] })] {
-            assert_eq!(misfits(&of, "1"), []);
-        }
-    }
-
-    #[test]
-    fn a_schema_is_compiled_once() {
-        let schemas = Schemas::default();
-        let text = Json::parse(r#"{"type":"object"}"#).unwrap();
-        let first = schemas.get(&text).unwrap();
-        assert!(Arc::ptr_eq(&first, &schemas.get(&text).unwrap()));
-        for n in 0..2 * MAX_KEPT {
-            schemas.get(&Json::parse(format!(r#"{{"maximum":{n}}}"#)).unwrap()).unwrap();
-            assert!(schemas.kept().len() <= MAX_KEPT);
-        }
-    }
-
-    #[test]
-    fn a_document_too_deep_to_be_read_does_not_fit() {
-        let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
-        let found = misfits(&json!({ "type": "array" }), &deep);
-        assert!(found[0].2.contains("cannot be checked"), "{found:?}");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,9 +36,6 @@ use crate::{
 const LIFETIME: Duration = Duration::from_millis(250);
 /// Models kept in memory.
 const MAX_ENTRIES: usize = 10_000;
-/// Responses above this size, and schemas not compiled yet, take longer to check than a task may
-/// hold its thread.
-const LARGE_BYTES: usize = 256 * 1024;
 /// Bounds the noting of what was seen of a model. What was not noted is seen again.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -184,14 +181,15 @@ fn note(runner: &Runner, claim: &Claim, entry: &Entry, end: &End) {
 /// would not fit another time: it fails with class `protocol` and is not repeated.
 async fn fitting(schemas: &Schemas, schema: &Json, end: End) -> End {
     let End::Answered(reply) = end else { return end };
-    let size = if schemas.has(schema) { reply.response.as_str().len() } else { usize::MAX };
+    let n_bytes = reply.response.as_str().len();
+    let is_quick = schemas.at_hand(schema).is_some_and(|it| it.is_quick(n_bytes));
     let (schemas, schema, response) = (schemas.clone(), schema.clone(), reply.response.clone());
     let check = move || match schemas.get(&schema).map(|schema| schema.check(response.as_str())) {
         Ok(Err(misfits)) => misfits.into_iter().next(),
         // A schema that is no longer usable was stored before it was checked, and asks for nothing.
         Ok(Ok(())) | Err(_) => None,
     };
-    let misfit = if size <= LARGE_BYTES {
+    let misfit = if is_quick {
         check()
     } else {
         let Ok(misfit) = tokio::task::spawn_blocking(check).await else {

@@ -296,3 +296,67 @@ async fn hooks_decide_whether_the_default_callback_is_used() {
     assert_eq!(reply.places(), [place]);
     assert!(reply.text.contains("'billing', 'callback' or 'logging'"), "{reply:?}");
 }
+
+#[tokio::test]
+async fn metadata_and_configurations_too_large_or_too_deep_are_refused() {
+    let api = TestApi::start().await;
+    let large = |n_bytes: usize| Value::from("x".repeat(n_bytes));
+    let deep = (0..130).fold(json!(1), |inner, _| json!([inner]));
+    let metadata = "value_error at body.model_metadata";
+    let configuration = "value_error at body.vendor_configuration";
+    for (value, reason) in
+        [(large(16 * 1024), "model_metadata has more than 16384 bytes"), (deep.clone(), "128 deep")]
+    {
+        let mut body = hosted("gpt");
+        body["model_metadata"] = json!({ "a": value });
+        let answer = create(&api, &body).await;
+        assert_eq!(answer.places(), [metadata]);
+        assert!(answer.text.contains(reason), "{}", answer.text);
+    }
+    for (value, reason) in [
+        (large(256 * 1024), "vendor_configuration has more than 262144 bytes"),
+        (deep.clone(), "128 deep"),
+    ] {
+        let mut body = llm_engine();
+        body["vendor_configuration"]["more"] = value;
+        let answer = create(&api, &body).await;
+        assert_eq!(answer.places(), [configuration]);
+        assert!(answer.text.contains(reason), "{}", answer.text);
+    }
+    let mut body = llm_engine();
+    body["vendor_configuration"]["more"] = large(200 * 1024);
+    body["model_metadata"] = json!({ "a": large(16 * 1000) });
+    let model = create(&api, &body).await.ok();
+    for (body, expected) in [
+        (json!({ "vendor_configuration": { "rest": large(60 * 1024) } }), configuration),
+        (json!({ "vendor_configuration": { "more": deep } }), configuration),
+        (json!({ "model_metadata": { "a": large(16 * 1024) } }), metadata),
+        (json!({ "model_metadata": { "a": deep } }), metadata),
+    ] {
+        assert_eq!(patch(&api, &model, &body).await.places(), [expected]);
+    }
+    let kept = api.get(&format!("/v5/models/{}", model["id"].as_str().unwrap())).await.ok();
+    assert_eq!(kept, model);
+}
+
+/// Schemas that take a thread of their own to compile are checked like any.
+#[tokio::test]
+async fn schemas_of_large_definitions_are_checked_on_creation_and_change() {
+    let api = TestApi::start().await;
+    let at = "value_error at body.vendor_configuration.model_image.request_schema";
+    let mut definitions = serde_json::Map::new();
+    for level in 0..1500 {
+        let next = json!({ "$ref": format!("#/$defs/{}", level + 1) });
+        definitions.insert(level.to_string(), next);
+    }
+    definitions.insert("1500".to_owned(), json!({}));
+    let chain = json!({ "$defs": definitions, "$ref": "#/$defs/0" });
+    let mut body = launch("m");
+    body["vendor_configuration"]["model_image"]["request_schema"] = chain.clone();
+    assert_eq!(create(&api, &body).await.places(), [at]);
+    let model = create(&api, &launch("m")).await.ok();
+    let part = json!({ "vendor_configuration": { "model_image": { "request_schema": chain } } });
+    let answer = patch(&api, &model, &part).await;
+    assert_eq!(answer.places(), [at]);
+    assert!(answer.text.contains("nested more than 128 deep"), "{}", answer.text);
+}

@@ -90,13 +90,18 @@ impl NewModel {
     ) -> Result<Self, ApiError> {
         let guard = &state.guard;
         let members = payload.members(&["model_vendor", "vendor_configuration"])?;
-        let body: &RawValue = serde_json::from_str(payload.text()?).map_err(ApiError::internal)?;
-        let mut findings = Findings::of_body();
-        let read = match kind(&members) {
-            Kind::Launch => launch(body, &mut findings),
-            Kind::LlmEngine => llm_engine(body, &mut findings),
-            Kind::Hosted => hosted(body, &mut findings),
+        let (kind, text) = (kind(&members), payload.text()?.to_owned());
+        let check = move || {
+            let body: &RawValue = serde_json::from_str(&text).map_err(ApiError::internal)?;
+            let mut findings = Findings::of_body();
+            let read = match kind {
+                Kind::Launch => launch(body, &mut findings),
+                Kind::LlmEngine => llm_engine(body, &mut findings),
+                Kind::Hosted => hosted(body, &mut findings),
+            };
+            Ok((read, findings))
         };
+        let (read, mut findings) = definition::run(payload.bytes.len(), check).await?;
         let new = read.map(|new| new.finish(guard, &mut findings));
         if let Some(new) = &new {
             let metadata = new.metadata.as_ref();
@@ -112,6 +117,8 @@ impl NewModel {
         if let Err(reason) = check_name(self.vendor, &self.name) {
             findings.refuse("name", reason);
         }
+        let configuration = self.vendor_configuration.as_ref();
+        definition::bounds(configuration, self.metadata.as_ref(), findings);
         self.default_callback_url = definition::default_callback(
             self.vendor,
             self.vendor_configuration.as_ref(),

@@ -24,6 +24,35 @@ const HOOKS: [&str; 3] = ["billing", "callback", "logging"];
 /// The hook without which a model's default callback address is not used.
 const CALLBACK: &str = "callback";
 
+/// Definitions up to this size are checked on the spot; the schemas in larger ones may take longer
+/// than a task may hold its thread.
+const QUICK_BYTES: usize = 4 * 1024;
+
+/// Runs the check of a definition of so many bytes, where it disturbs nobody.
+pub(super) async fn run<T: Send + 'static>(
+    n_bytes: usize,
+    check: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if n_bytes <= QUICK_BYTES { check() } else { rules::off_thread(check).await }
+}
+
+/// Checks how large and deep a configuration and metadata are, as they would be stored.
+pub(super) fn bounds(
+    configuration: Option<&Json>,
+    metadata: Option<&Json>,
+    findings: &mut Findings,
+) {
+    let mut note = |name: &str, json: Option<&Json>, rule: fn(&RawValue) -> Result<(), Fault>| {
+        if let Some(json) = json
+            && let Err(fault) = rule(json.raw())
+        {
+            findings.within(name, |inner| inner.add(fault, Some(json.raw())));
+        }
+    };
+    note("vendor_configuration", configuration, rules::vendor_configuration);
+    note("model_metadata", metadata, rules::model_metadata);
+}
+
 /// Checks the configuration of a vendor that has one; answers it with its defaults filled in.
 pub(super) fn configuration(
     vendor: Vendor,

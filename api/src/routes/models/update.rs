@@ -140,11 +140,21 @@ async fn change(
     let mut findings = Findings::of_body();
     let mut changed = model.clone();
     if let Some(given) = entries.given("vendor_configuration") {
-        let merged =
-            findings.within("vendor_configuration", |inner| configuration(model, given, inner));
+        let n_bytes = given.get().len()
+            + model.vendor_configuration.as_ref().map_or(0, |own| own.as_str().len());
+        let (model, given) = (model.clone(), given.to_owned());
+        let check = move || {
+            let read = |inner: &mut Findings| configuration(&model, &given, inner);
+            let merged = findings.within("vendor_configuration", read);
+            Ok((merged, findings))
+        };
+        let merged;
+        (merged, findings) = definition::run(n_bytes, check).await?;
+        definition::bounds(merged.as_ref(), None, &mut findings);
         changed.vendor_configuration = merged.or(changed.vendor_configuration);
     }
     if let Some((_, request)) = check::<UpdateModelMetadataRequest>(body, &mut findings) {
+        definition::bounds(None, request.model_metadata.as_ref(), &mut findings);
         changed.metadata = request.model_metadata.or(changed.metadata);
     }
     changed.default_callback_url = definition::default_callback(
