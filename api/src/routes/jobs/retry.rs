@@ -50,7 +50,10 @@ pub(super) async fn retry(
     }
     if let Some(name) = &job.credential {
         let usable = credential::usable(&state, &payer, job.vendor, name).await?;
-        usable.map_err(|reason| ApiError::Refused(reason.into()))?;
+        usable.map_err(|reason| match payer == caller.account {
+            true => ApiError::Refused(reason.into()),
+            false => credential::foreign(),
+        })?;
     }
     let order = Order {
         operation: job.operation,
