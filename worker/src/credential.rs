@@ -42,9 +42,9 @@ impl Worker {
             }
             (Ok(found), _) => Ok(found),
             (Err(error), _) => {
-                let mut failure = failure(&error);
+                let failure = failure(&error);
                 if foreign && failure.class() == ErrorClass::Auth {
-                    failure.error.message = FOREIGN.to_owned();
+                    return Err(VendorError::new(ErrorClass::Auth, FOREIGN));
                 }
                 Err(failure)
             }

@@ -50,9 +50,12 @@ pub(super) async fn retry(
     }
     if let Some(name) = &job.credential {
         let usable = credential::usable(&state, &payer, job.vendor, name).await?;
-        usable.map_err(|reason| match payer == caller.account {
-            true => ApiError::Refused(reason.into()),
-            false => credential::foreign(),
+        usable.map_err(|reason| {
+            if payer == caller.account {
+                ApiError::Refused(reason.into())
+            } else {
+                credential::foreign()
+            }
         })?;
     }
     let order = Order {
