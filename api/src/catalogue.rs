@@ -32,8 +32,8 @@ const MAX_ENTRIES: usize = 10_000;
 /// **Invariant:** a call made after the answer to a change of a model or model server goes by that
 /// change, in whichever api process. An entry is no younger than the moment its question was asked
 /// and no older than `MODEL_LIFETIME`, so one that was asked before the change was committed is
-/// gone everywhere once that time has passed: [`Catalogue::settle`] waits for it, and needs no
-/// other process to answer.
+/// gone everywhere once that time has passed: [`Catalogue::settle_models`] and
+/// [`Catalogue::settle_servers`] wait for it, and need no other process to answer.
 #[derive(Debug)]
 pub struct Catalogue {
     models: Cache<(AccountId, Vendor, String), Option<Arc<Model>>>,
@@ -104,9 +104,17 @@ impl Catalogue {
         self.credentials.get((account.clone(), name.clone()), load).await
     }
 
-    /// Waits until every api process goes by what was just committed of models and model servers. The
-    /// answer to who asked for the change must come after it.
-    pub async fn settle(&self, store: &SharedStore) {
+    /// Waits until every api process and worker goes by what was just committed of models. The answer
+    /// to who asked for the change must come after it.
+    pub async fn settle_models(&self) {
+        self.forget();
+        // Not less on SQLite: the worker in this process keeps models in memory as long.
+        tokio::time::sleep(MODEL_LIFETIME + MARGIN).await;
+    }
+
+    /// Waits until every api process goes by what was just committed of model servers. The answer to
+    /// who asked for the change must come after it.
+    pub async fn settle_servers(&self, store: &SharedStore) {
         self.forget();
         // A SQLite store is served by one process, and that has just forgotten.
         if store.kind() != "sqlite" {
@@ -120,5 +128,19 @@ impl Catalogue {
         self.models_by_id.clear();
         self.servers.clear();
         self.credentials.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_a_model_is_answered_after_every_memory_of_it_has_gone() {
+        let began = Instant::now();
+        Catalogue::new().settle_models().await;
+        assert!(began.elapsed() > MODEL_LIFETIME);
     }
 }

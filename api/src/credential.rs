@@ -11,9 +11,11 @@ use crate::{
 /// The name in a model's metadata, if there is one and the model's account has that credential.
 ///
 /// # Errors
-/// 422 at `loc` if it cannot be used.
+/// 422 at `loc` if it cannot be used; 409 without a word on credentials if the model is not the
+/// caller's.
 pub(crate) async fn of_model(
     state: &AppState,
+    caller: &AccountId,
     model: Option<&Model>,
     loc: impl FnOnce() -> Vec<Loc>,
 ) -> Result<Option<CredentialName>, ApiError> {
@@ -21,12 +23,19 @@ pub(crate) async fn of_model(
     let named = match model.credential() {
         Ok(None) => return Ok(None),
         Ok(Some(name)) => name,
+        Err(_) if model.account != *caller => return Err(foreign()),
         Err(reason) => return Err(refused(reason, loc())),
     };
-    usable(state, &model.account, model.vendor, &named)
-        .await?
-        .map_err(|why| refused(why, loc()))?;
-    Ok(Some(named))
+    match usable(state, &model.account, model.vendor, &named).await? {
+        Ok(()) => Ok(Some(named)),
+        Err(_) if model.account != *caller => Err(foreign()),
+        Err(why) => Err(refused(why, loc())),
+    }
+}
+
+/// What the caller of another account's model is told whose credential cannot be used.
+pub(crate) fn foreign() -> ApiError {
+    ApiError::Conflict("the model cannot be called; its owner must mend it".into())
 }
 
 fn refused(reason: impl std::fmt::Display, loc: Vec<Loc>) -> ApiError {

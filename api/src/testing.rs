@@ -23,7 +23,9 @@ use inferq_common::{
     model::ModelServer,
     publisher::Publisher,
     shutdown::Shutdown,
-    store::{Claim, NewInstance, SharedStore, path::JobPath, sqlite::SqliteStore},
+    store::{
+        Claim, NewInstance, SharedStore, path::JobPath, serving::Removed, sqlite::SqliteStore,
+    },
     stream::ChunkGroup,
     usage::Usage,
     vendor::Vendor,
@@ -233,7 +235,20 @@ impl TestApi {
             model_deployment_id: model.to_owned(),
             created_at: now,
         };
-        self.store.add_model_server(&server, None).await.unwrap();
+        assert!(self.store.add_model_server(&server, None).await.unwrap().is_some());
+        server
+    }
+
+    /// A model server `alias` of `acme` whose model, another account's, was deleted.
+    pub(crate) async fn add_server_of_gone_model(&self, alias: &str) -> ModelServer {
+        let owner = self.add_key("owner", &[]).await;
+        let headers = [("x-api-key", owner.expose_secret())];
+        let body = r#"{"name":"gone","model_vendor":"openai","model_type":"generic"}"#;
+        let model = self.post("/v5/models", &headers, body).await.ok();
+        let id = model["id"].as_str().unwrap();
+        let server = self.add_server(alias, id).await;
+        let removed = self.store.delete_model(id.parse().unwrap(), &"owner".parse().unwrap()).await;
+        assert_eq!(removed.unwrap(), Removed::Done);
         server
     }
 

@@ -200,6 +200,26 @@ async fn an_async_task_that_fails_ends_the_call() {
     assert_eq!(error.error.vendor_request_id.as_deref(), Some("t-1"));
 }
 
+#[tokio::test]
+async fn what_goes_wrong_with_an_async_task_shows_no_key_and_names_its_request() {
+    let leaks = |body: &str| json(200, body).insert_header("x-request-id", "req-1");
+    let started = server("/v1/async-tasks", leaks(r#"{"tsk":"scale-key-1"}"#)).await;
+    let error = pending(&launch_at(&started), None).await.unwrap_err();
+    assert!(!error.to_string().contains("scale-key-1"), "{error}");
+    assert_eq!(error.error.vendor_request_id.as_deref(), Some("req-1"));
+    for body in [
+        r#"{"task_id":"t-1","status":"FAILURE","traceback":"bad key scale-key-1"}"#,
+        r#"{"state":"scale-key-1"}"#,
+    ] {
+        let server = server("/v1/async-tasks", json(200, r#"{"task_id":"t-1"}"#)).await;
+        Mock::given(method("GET")).respond_with(leaks(body)).mount(&server).await;
+        let (ticket, _) = pending(&launch_at(&server), None).await.unwrap();
+        let error = pending(&launch_at(&server), Some(&ticket)).await.unwrap_err();
+        assert!(!error.to_string().contains("scale-key-1"), "{error}");
+        assert_eq!(error.error.vendor_request_id.as_deref(), Some("req-1"));
+    }
+}
+
 /// A server with a task that is under way.
 async fn at_work() -> MockServer {
     let server = server("/v1/async-tasks", json(200, r#"{"task_id":"t-1"}"#)).await;

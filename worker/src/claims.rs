@@ -13,7 +13,7 @@ use inferq_common::{
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::{attempt::wakeup, runner::Runner};
+use crate::{attempt::wakeup, runner::Runner, running::InHand};
 
 /// How soon an attempt is stopped whose cancel event was lost.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -72,11 +72,13 @@ async fn watch_forever(runner: &Runner) {
 async fn ask(runner: &Runner, id: InstanceId) -> Result<(), StoreError> {
     let running = &runner.worker.running;
     for held in running.held_by(id).chunks(MAX_ASKED) {
-        let question = runner.worker.store.revoked(id, held);
+        let keys: Vec<_> = held.iter().map(InHand::key).collect();
+        let question = runner.worker.store.revoked(id, &keys);
         let Ok(revoked) = timeout(ASK_TIMEOUT, question).await else { return Ok(()) };
         let revoked: HashSet<JobId> = revoked?.into_iter().collect();
-        for &(job_id, attempt) in held.iter().filter(|(job_id, _)| revoked.contains(job_id)) {
-            running.cancel(job_id, attempt);
+        // A job that was put off meanwhile may have been claimed again under the same number.
+        for &claim in held.iter().filter(|claim| revoked.contains(&claim.job_id)) {
+            running.cancel_claim(claim);
         }
     }
     Ok(())
@@ -87,7 +89,7 @@ async fn ask(runner: &Runner, id: InstanceId) -> Result<(), StoreError> {
 /// lives.
 async fn give_back_strays(runner: &Runner, id: InstanceId) -> Result<(), StoreError> {
     let worker = &runner.worker;
-    let held = worker.running.held_by(id);
+    let held: Vec<_> = worker.running.held_by(id).iter().map(InHand::key).collect();
     let before = worker.clock.now() - STRAY_AFTER;
     let question = worker.store.strays(id, &held, before, MAX_STRAYS);
     let Ok(strays) = timeout(ASK_TIMEOUT, question).await else { return Ok(()) };

@@ -11,6 +11,9 @@ use tracing::warn;
 
 use crate::Worker;
 
+/// What a job of a public model of another account is told.
+const FOREIGN: &str = "the model cannot be called; its owner must mend it";
+
 impl Worker {
     /// The credential that the job's model names, or else the default of `payer` for the vendor;
     /// `None`: the operator's own is used. `payer` is the job's account, or that of its public model.
@@ -19,14 +22,17 @@ impl Worker {
     ///
     /// # Errors
     /// Of class `auth` where there is one and it cannot be used, or the one that is named was
-    /// deleted: the operator's must not pay for it. `transient` while the store is away.
+    /// deleted: the operator's must not pay for it. `transient` while the store is away. The job of
+    /// another account than `payer` is told nothing of its credentials.
     pub async fn credential(
         &self,
         job: &Job,
         payer: &AccountId,
     ) -> Result<Option<Arc<OpenCredential>>, VendorError> {
         let wanted = job.credential.as_ref();
+        let foreign = job.account != *payer;
         match (self.credentials.find(payer, job.vendor, wanted).await, wanted) {
+            (Ok(None), Some(_)) if foreign => Err(VendorError::new(ErrorClass::Auth, FOREIGN)),
             (Ok(None), Some(name)) => {
                 let message = format!(
                     "credential '{name}' was deleted before the attempt; put it again, or name \
@@ -35,7 +41,13 @@ impl Worker {
                 Err(VendorError::new(ErrorClass::Auth, message))
             }
             (Ok(found), _) => Ok(found),
-            (Err(error), _) => Err(failure(&error)),
+            (Err(error), _) => {
+                let failure = failure(&error);
+                if foreign && failure.class() == ErrorClass::Auth {
+                    return Err(VendorError::new(ErrorClass::Auth, FOREIGN));
+                }
+                Err(failure)
+            }
         }
     }
 }

@@ -52,11 +52,21 @@ impl Running {
         }
     }
 
-    /// What is in hand under `instance`, as the store is asked about it.
-    pub(crate) fn held_by(&self, instance: InstanceId) -> Vec<(JobId, u32)> {
+    /// Stops the very claim that was told of, and not a later one of the same number.
+    pub(crate) fn cancel_claim(&self, claim: InHand) {
+        let key = (claim.job_id, claim.attempt);
+        let attempts = self.attempts();
+        if let Some(entry) = attempts.entries.get(&key).filter(|it| it.serial == claim.serial) {
+            entry.revoked.cancel();
+        }
+    }
+
+    /// What is in hand under `instance`.
+    pub(crate) fn held_by(&self, instance: InstanceId) -> Vec<InHand> {
         let attempts = self.attempts();
         let held = attempts.entries.iter().filter(|(_, entry)| entry.instance == instance);
-        held.map(|(&key, _)| key).collect()
+        held.map(|(&(job_id, attempt), entry)| InHand { job_id, attempt, serial: entry.serial })
+            .collect()
     }
 
     /// Whether an attempt is in hand.
@@ -66,18 +76,36 @@ impl Running {
 
     /// Notes that a claim is being run, until the answer is dropped.
     pub(crate) fn hold(&self, claim: &Claim) -> Held {
-        let key = (claim.job.id, claim.attempt());
+        self.keep((claim.job.id, claim.attempt()), claim.instance)
+    }
+
+    fn keep(&self, key: (JobId, u32), instance: InstanceId) -> Held {
         let revoked = CancellationToken::new();
         let mut attempts = self.attempts();
         let serial = attempts.next_serial;
         attempts.next_serial += 1;
-        let entry = Entry { instance: claim.instance, revoked: revoked.clone(), serial };
+        let entry = Entry { instance, revoked: revoked.clone(), serial };
         attempts.entries.insert(key, entry);
         Held { running: self.clone(), key, serial, revoked }
     }
 
     fn attempts(&self) -> MutexGuard<'_, Attempts> {
         self.0.lock().expect("no one panics while holding the attempts")
+    }
+}
+
+/// A claim as it was in hand when it was looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InHand {
+    pub(crate) job_id: JobId,
+    attempt: u32,
+    serial: u64,
+}
+
+impl InHand {
+    /// As the store is asked about it.
+    pub(crate) const fn key(&self) -> (JobId, u32) {
+        (self.job_id, self.attempt)
     }
 }
 
@@ -97,5 +125,28 @@ impl Drop for Held {
         if attempts.entries.get(&self.key).is_some_and(|entry| entry.serial == self.serial) {
             attempts.entries.remove(&self.key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_that_was_revoked_does_not_stop_a_later_one_of_the_same_number() {
+        let now = DateTime::UNIX_EPOCH;
+        let (running, instance) = (Running::default(), InstanceId::new(now));
+        let key = (JobId::new(now), 1);
+        let first = running.keep(key, instance);
+        let seen = running.held_by(instance);
+        assert_eq!(seen.iter().map(InHand::key).collect::<Vec<_>>(), [key]);
+        drop(first);
+        let second = running.keep(key, instance);
+        running.cancel_claim(seen[0]);
+        assert!(!second.revoked.is_cancelled());
+        running.cancel_claim(running.held_by(instance)[0]);
+        assert!(second.revoked.is_cancelled());
     }
 }

@@ -492,12 +492,13 @@ pub trait ModelStore: Send + Sync {
         filter: &ModelFilter,
     ) -> Result<u64, StoreError>;
 
-    /// Adds a model server, made by `by`; `Conflict` where its alias is taken in the account.
+    /// Adds a model server, made by `by`; `Conflict` where its alias is taken in the account; `None`
+    /// where the registered model it is to run is gone.
     async fn add_model_server(
         &self,
         server: &ModelServer,
         by: Option<&str>,
-    ) -> Result<Added<ModelServer>, StoreError>;
+    ) -> Result<Option<Added<ModelServer>>, StoreError>;
 
     async fn find_model_server(
         &self,

@@ -96,11 +96,14 @@ impl Ticket {
 async fn start(remote: &Remote<Launch>, call: &Call) -> Result<String, VendorError> {
     let request = remote.dialect().request(call, Route::AsyncTask, Mode::Whole)?;
     let Answer { headers, body, .. } = remote.send(request).await?;
-    let text = json::text(&headers, body.whole().await?)?;
-    match from_str(&text) {
-        Ok(Started { task_id }) if task_id.len() <= MAX_ID_BYTES => Ok(task_id),
-        _ => Err(json::unusable(&headers, &text, "it names no task")),
-    }
+    let read = async {
+        let text = json::text(&headers, body.whole().await?)?;
+        match from_str(&text) {
+            Ok(Started { task_id }) if task_id.len() <= MAX_ID_BYTES => Ok(task_id),
+            _ => Err(json::unusable(&headers, &text, "it names no task")),
+        }
+    };
+    read.await.map_err(|error| remote.labels(&headers).add_to(error))
 }
 
 /// What went wrong with a question.
@@ -115,14 +118,12 @@ async fn ask(remote: &Remote<Launch>, task_id: &str) -> Result<Option<Parsed>, A
     let launch = remote.dialect();
     let url = launch.url(&["v1", "async-tasks", task_id]);
     let request = launch.plain(Method::GET, url, Mode::Whole, String::new());
-    let asked = async {
-        let Answer { headers, body, .. } = remote.send(request).await?;
-        let text = json::text(&headers, body.whole().await?)?;
-        Ok((headers, text))
-    };
-    let (headers, text) = asked.await.map_err(Asked::Question)?;
-    let task = convert::read(&headers, &text).map_err(Asked::Question)?;
-    convert::result(&headers, &task).map_err(Asked::Task)
+    let Answer { headers, body, .. } = remote.send(request).await.map_err(Asked::Question)?;
+    let labelled = |error| remote.labels(&headers).add_to(error);
+    let question = |error| Asked::Question(labelled(error));
+    let text = json::text(&headers, body.whole().await.map_err(question)?).map_err(question)?;
+    let task = convert::read(&headers, &text).map_err(question)?;
+    convert::result(&headers, &task).map_err(|error| Asked::Task(labelled(error)))
 }
 
 fn with_id(mut error: VendorError, task_id: String) -> VendorError {

@@ -253,7 +253,7 @@ impl<D: Dialect> Remote<D> {
         self.labels(&headers).add_to(error)
     }
 
-    fn labels(&self, headers: &HeaderMap) -> Labels {
+    pub(crate) fn labels(&self, headers: &HeaderMap) -> Labels {
         let names = self.dialect.request_id_headers().iter();
         let mut ids = names.filter_map(|name| headers.get(*name)?.to_str().ok());
         let id = ids.find(|id| !id.is_empty()).map(|id| shorten(id, 200));
@@ -268,7 +268,7 @@ impl<D: Dialect> Remote<D> {
 
 /// What an adapter does to every error of one exchange.
 #[derive(Debug)]
-struct Labels {
+pub(crate) struct Labels {
     auth: Arc<dyn Authorize>,
     /// From the head of the answer.
     request_id: Option<String>,
@@ -277,7 +277,7 @@ struct Labels {
 impl Labels {
     /// Adds the vendor's id of the request, and takes our secrets out of the vendor's words: some
     /// servers repeat them.
-    fn add_to(&self, mut error: VendorError) -> VendorError {
+    pub(crate) fn add_to(&self, mut error: VendorError) -> VendorError {
         let own = &mut error.error;
         if self.request_id.is_some() {
             own.vendor_request_id.clone_from(&self.request_id);

@@ -82,7 +82,8 @@ impl Registered {
 /// Makes the call of an attempt as its registered model has it. `call` is told the account that pays:
 /// the model's, where that is another than the job's.
 ///
-/// A job whose model was deleted since it was made goes on as one of a model that is not registered.
+/// A job whose model was deleted or closed to it since it was made fails: a name of the model's
+/// credential means another one in another account, and no one else is to pay for its call.
 pub(crate) async fn around(
     runner: &Runner,
     claim: &Claim,
@@ -97,8 +98,8 @@ pub(crate) async fn around(
         () = runner.hand_back.cancelled() => return End::Interrupted.into(),
     };
     let entry = match found {
-        Ok(Some(entry)) => entry,
-        Ok(None) => return call(own).await,
+        Ok(Some(entry)) if entry.model.account == *own || entry.settings.public_inference => entry,
+        Ok(_) => return End::Failed(gone()).into(),
         Err(error) => return End::Failed(unread(&error)).into(),
     };
     let place = match place(runner, claim, held, &entry).await {
@@ -114,6 +115,12 @@ pub(crate) async fn around(
         called.end = fitting(&runner.registered.schemas, schema, called.end).await;
     }
     called
+}
+
+fn gone() -> VendorError {
+    let message = "the registered model of this job was deleted, or is no longer open to the job's \
+        account, before the attempt";
+    VendorError::new(ErrorClass::NotFound, message)
 }
 
 fn unread(error: &StoreError) -> VendorError {
@@ -137,6 +144,10 @@ async fn place(
     held: &Held,
     entry: &Entry,
 ) -> Result<Option<Place>, End> {
+    // To ask for a task that is under way is no call of the model.
+    if claim.job.ticket.is_some() {
+        return Ok(None);
+    }
     let Some(limit) = entry.settings.per_worker else { return Ok(None) };
     let clock = &runner.worker.clock;
     let later = |slot| End::HeldBack(gate::run_at(slot, &claim.job, clock.now()));

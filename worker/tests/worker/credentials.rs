@@ -76,6 +76,20 @@ async fn one_that_was_deleted_fails_the_attempt_and_is_not_replaced_by_another()
 }
 
 #[tokio::test]
+async fn the_job_of_another_account_is_not_told_what_is_wrong_with_the_owner_s() {
+    let platform = Platform::start().await;
+    put(&platform, "secretive", Vendor::Xai, false).await;
+    let worker = platform.idle_worker(keys(7));
+    for wanted in ["gone", "secretive"] {
+        let mut job = platform.add("echo", |job| job.credential = Some(name(wanted))).await;
+        job.account = "other".parse().unwrap();
+        let error = worker.credential(&job, &platform.account).await.unwrap_err().error;
+        assert_eq!(error.class, ErrorClass::Auth);
+        assert_eq!(error.message, "the model cannot be called; its owner must mend it");
+    }
+}
+
+#[tokio::test]
 async fn one_that_cannot_be_used_fails_the_attempt_with_its_name() {
     let platform = Platform::start().await;
     put(&platform, "a", Vendor::OpenAi, true).await;

@@ -196,7 +196,7 @@ forward!(ModelStore {
         account: &AccountId, filter: &ModelFilter, page: &PageRequest<ModelId>
     ) -> Page<Model>;
     count_models(account: &AccountId, filter: &ModelFilter) -> u64;
-    add_model_server(server: &ModelServer, by: Option<&str>) -> Added<ModelServer>;
+    add_model_server(server: &ModelServer, by: Option<&str>) -> Option<Added<ModelServer>>;
     find_model_server(id: ModelServerId, account: &AccountId) -> Option<ModelServer>;
     find_model_server_by_alias(alias: &str, account: &AccountId) -> Option<ModelServer>;
     list_model_servers(account: &AccountId) -> Vec<ModelServer>;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta};
 use inferq_common::{
     error::ErrorClass,
-    id::{JobId, ModelId},
+    id::{AccountId, JobId, ModelId},
     job::{JobStatus, Json},
     model::{IdentityType, Model, ModelStatus, ModelType, Sighting},
-    store::{ModelStore as _, ServingStore as _},
+    store::{AccountStore as _, ModelStore as _, ServingStore as _},
     vendor::Vendor,
 };
 use tokio::time::timeout;
@@ -16,11 +16,20 @@ use tokio::time::timeout;
 use crate::platform::{Platform, SOON, eventually};
 
 /// Registers a model of `vendor` with this configuration.
-async fn register(platform: &Platform, vendor: Vendor, configuration: &str) -> ModelId {
+pub(crate) async fn register(platform: &Platform, vendor: Vendor, configuration: &str) -> ModelId {
+    register_for(platform, platform.account.clone(), vendor, configuration).await
+}
+
+async fn register_for(
+    platform: &Platform,
+    account: AccountId,
+    vendor: Vendor,
+    configuration: &str,
+) -> ModelId {
     let now = platform.clock.now();
     let model = Model {
         id: ModelId::new(now),
-        account: platform.account.clone(),
+        account,
         name: "m".into(),
         vendor,
         model_type: ModelType::Generic,
@@ -133,12 +142,25 @@ async fn a_model_that_cannot_be_called_is_noted_as_such_until_it_can() {
 }
 
 #[tokio::test]
-async fn a_job_whose_model_was_deleted_goes_on() {
+async fn a_job_whose_model_was_deleted_or_closed_to_it_is_not_called_with_another_key() {
     let platform = Platform::start().await;
     let model = register(&platform, Vendor::LlmEngine, r#"{"per_worker":1}"#).await;
     let id = submit(&platform, "echo", model).await;
     platform.store.delete_model(model, &platform.account).await.unwrap();
+    let owner: AccountId = "owner".parse().unwrap();
+    platform.store.ensure_account(&owner, &"x".into(), platform.clock.now()).await.unwrap();
+    let of_owner = async |configuration: &str| {
+        let vendor = Vendor::LlmEngine;
+        register_for(&platform, owner.clone(), vendor, configuration).await
+    };
+    let closed = of_owner(r#"{"per_worker":1}"#).await;
+    let closed = submit(&platform, "echo", closed).await;
     let worker = platform.worker().await;
-    platform.reaches(id, JobStatus::Succeeded).await;
+    for id in [id, closed] {
+        let (job, result) = platform.reaches(id, JobStatus::Failed).await;
+        let error = result.error.unwrap();
+        assert_eq!((job.attempt, error.class), (1, ErrorClass::NotFound));
+        assert!(error.message.contains("was deleted, or is no longer open"), "{}", error.message);
+    }
     worker.stop().await;
 }

@@ -7,11 +7,15 @@ use inferq_common::{
     error::ErrorClass,
     id::JobId,
     job::{AttemptOutcome, Job, JobResult, JobStatus},
+    vendor::Vendor,
 };
 use inferq_vendors::scripted::Scripted;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::platform::{Platform, SOON, TestWorker, eventually};
+use crate::{
+    platform::{Platform, SOON, TestWorker, eventually},
+    registered::register,
+};
 
 async fn still() -> (Platform, Arc<Scripted>) {
     let scripted = Arc::new(Scripted::default());
@@ -66,6 +70,21 @@ async fn between_two_questions_a_task_holds_no_place() {
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0].vendor_request_id.as_deref(), Some("task-1"));
     assert_eq!(scripted.calls(id), 1, "it was started once");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn to_ask_for_a_task_takes_no_place_among_the_calls_of_its_model() {
+    let (platform, scripted) = still().await;
+    let model = register(&platform, Vendor::LlmEngine, r#"{"per_worker":1}"#).await;
+    let worker = platform.worker().await;
+    let task = platform.submit("task_1", |job| job.model_id = Some(model)).await;
+    parks(&platform, task).await;
+    let held = platform.submit("held", |job| job.model_id = Some(model)).await;
+    timeout(SOON, scripted.runs(1)).await.expect("it has the only place");
+    assert_eq!(ends(&platform, task).await.0.status, JobStatus::Succeeded);
+    scripted.release();
+    assert_eq!(ends(&platform, held).await.0.status, JobStatus::Succeeded);
     worker.stop().await;
 }
 

@@ -73,7 +73,7 @@ pub async fn execute_server(
         ..Terms::of(headers)
     };
     let loc = || vec!["path".into(), "alias".into()];
-    let credential = credential::of_model(state, model, loc).await?;
+    let credential = credential::of_model(state, &caller.account, model, loc).await?;
     // Who has opened a model to others is not told what they get.
     let own = model.filter(|model| model.account == caller.account);
     let mut order = Order {

@@ -111,7 +111,7 @@ async fn an_alias_is_decoded_as_one_segment() {
 #[tokio::test]
 async fn a_server_whose_model_is_gone_or_cannot_take_the_body_says_so() {
     let api = start().await;
-    api.add_server("gone", "0199a000-0000-7000-8000-000000000000").await;
+    api.add_server_of_gone_model("gone").await;
     assert_eq!(api.post("/v4/serving/a/gone/execute", &[], "{}").await.status, 404);
     api.add_server("cohere", "cohere/command").await;
     let reply = api.post("/v4/serving/a/cohere/execute", &[], "{}").await;

@@ -148,7 +148,7 @@ impl Request {
             rules::ready(model)?;
         }
         let loc = || vec!["body".into(), "model".into()];
-        let credential = credential::of_model(state, registered, loc).await?;
+        let credential = credential::of_model(state, &account, registered, loc).await?;
         let route = self.route.or_else(|| registered.and_then(Model::route));
         if self.stream {
             let loc = vec!["body".into(), "stream".into()];

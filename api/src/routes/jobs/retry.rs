@@ -50,7 +50,13 @@ pub(super) async fn retry(
     }
     if let Some(name) = &job.credential {
         let usable = credential::usable(&state, &payer, job.vendor, name).await?;
-        usable.map_err(|reason| ApiError::Refused(reason.into()))?;
+        usable.map_err(|reason| {
+            if payer == caller.account {
+                ApiError::Refused(reason.into())
+            } else {
+                credential::foreign()
+            }
+        })?;
     }
     let order = Order {
         operation: job.operation,

@@ -112,6 +112,13 @@ pub(super) async fn named(
     if let Some(server) = server {
         endpoints.push(of_server(state, account, &server).await?);
     }
+    // One without an alias is listed under its id.
+    if let Ok(id) = name.parse::<ModelServerId>()
+        && let Some(server) = state.store.find_model_server(id, account).await?
+        && server.alias.is_none()
+    {
+        endpoints.push(of_server(state, account, &server).await?);
+    }
     let filter = ModelFilter { name: Some(name.to_owned()), vendor: None };
     let mut models = state.store.list_models(account, &filter, &newest()).await?.items;
     models.sort_by_key(|model| model.vendor != Vendor::Launch);
@@ -187,7 +194,8 @@ async fn of_server(
         },
     };
     endpoint.id = server.id.to_string();
-    endpoint.name = server.alias.clone().unwrap_or_else(|| server.name.clone());
+    // What it is listed under finds it: other names need not be unique.
+    endpoint.name = server.alias.clone().unwrap_or_else(|| server.id.to_string());
     endpoint.created_at = Some(server.created_at);
     Ok(endpoint)
 }

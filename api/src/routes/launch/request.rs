@@ -162,7 +162,7 @@ impl Request {
             return Err(ApiError::Invalid(vec![fault.at(loc, None)]));
         }
         let loc = || vec!["query".into(), "model_endpoint_id".into()];
-        let credential = credential::of_model(state, model, loc).await?;
+        let credential = credential::of_model(state, &account, model, loc).await?;
         let default = Limits::default();
         let given = Given {
             timeout: self.timeout.is_some(),

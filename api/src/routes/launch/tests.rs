@@ -237,9 +237,24 @@ async fn endpoints_are_listed_by_name_and_all_together() {
 }
 
 #[tokio::test]
+async fn a_model_server_without_an_alias_is_found_by_the_name_it_is_listed_under() {
+    let api = TestApi::start().await;
+    let body = json!({ "model_deployment_id": ECHO, "name": "display" });
+    let server = api.post("/v4/serving", &[], &body.to_string()).await.ok();
+    let list = async |query: &str| {
+        let list = api.get(&format!("/v1/model-endpoints{query}")).await.ok();
+        list["model_endpoints"].as_array().unwrap().clone()
+    };
+    let all = list("").await;
+    assert_eq!((all.len(), &all[0]["id"]), (1, &server["model_server_id"]));
+    let named = list(&format!("?name={}", all[0]["name"].as_str().unwrap())).await;
+    assert_eq!(named, all);
+}
+
+#[tokio::test]
 async fn a_model_server_whose_model_is_gone_is_listed_as_failed() {
     let api = TestApi::start().await;
-    let server = api.add_server("gone", "0199a000-0000-7000-8000-000000000000").await;
+    let server = api.add_server_of_gone_model("gone").await;
     let list = api.get("/v1/model-endpoints?name=gone").await.ok();
     assert_eq!(list["model_endpoints"][0]["status"], "UPDATE_FAILED");
     let path = format!("/v1/async-tasks?model_endpoint_id={}", server.id);

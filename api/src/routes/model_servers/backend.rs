@@ -62,7 +62,7 @@ pub(crate) async fn update_backend(
     match state.store.switch_model_server(server.id, &caller.account, &to, switching).await? {
         Switched::Done { server, from } => {
             // Also where it ran it already: the switch that made it so may not be over yet.
-            state.catalogue.settle(&state.store).await;
+            state.catalogue.settle_servers(&state.store).await;
             Ok(Json(UpdateModelServerBackendResponse::new(server, from)))
         }
         Switched::Missing => Err(super::not_found()),

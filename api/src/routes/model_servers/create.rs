@@ -31,7 +31,7 @@ use crate::{
     request_body = CreateModelServerRequest,
     responses(
         (status = 200, description = "Successful Response", body = ModelServerInfo),
-        (status = 409, description = "The alias is taken; not to be repeated", body = ErrorDetail),
+        (status = 409, description = "The alias is taken, or the model was deleted meanwhile; not to be repeated", body = ErrorDetail),
         (status = 422, description = "Validation Error", body = HTTPValidationError),
     ),
     security(("APIKeyHeader" = [])),
@@ -53,13 +53,15 @@ pub(crate) async fn create_model_server(
     };
     let by = caller.key.to_string();
     match state.store.add_model_server(&server, Some(&by)).await? {
-        Added::New(server) | Added::Updated(server) => {
-            state.catalogue.settle(&state.store).await;
+        Some(Added::New(server) | Added::Updated(server)) => {
+            state.catalogue.settle_servers(&state.store).await;
             Ok(Json(server.into()))
         }
-        Added::Conflict(there) => Err(ApiError::Conflict(
+        Some(Added::Conflict(there)) => Err(ApiError::Conflict(
             format!("the alias is taken by model server {} of this account", there.id).into(),
         )),
+        // It was there a moment ago.
+        None => Err(ApiError::Conflict("this model has just been deleted".into())),
     }
 }
 

@@ -35,6 +35,6 @@ pub(crate) async fn delete_model_server(
     if !state.store.delete_model_server(server.id, &caller.account).await? {
         return Err(super::not_found());
     }
-    state.catalogue.settle(&state.store).await;
+    state.catalogue.settle_servers(&state.store).await;
     Ok(Json(DeletedModelServer { model_server_id: server.id.to_string(), deleted: true }))
 }

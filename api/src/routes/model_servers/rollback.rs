@@ -40,7 +40,7 @@ pub(crate) async fn roll_back(
     let switching = Switching { by: &by, now: state.clock.now() };
     match state.store.roll_back_model_server(server.id, &caller.account, switching).await? {
         RolledBack::Done { server, from } => {
-            state.catalogue.settle(&state.store).await;
+            state.catalogue.settle_servers(&state.store).await;
             Ok(Json(RollbackModelServerResponse {
                 from_deployment: from,
                 rolled_back_to_deployment: server.model_deployment_id,

@@ -211,3 +211,29 @@ async fn a_public_model_can_be_run_by_others_through_a_server_of_theirs() {
     let reply = api.post("/v4/serving", &header, &body).await;
     assert_eq!(reply.places(), ["value_error at body.model_deployment_id"]);
 }
+
+#[tokio::test]
+async fn others_are_not_told_of_the_credential_of_a_public_model() {
+    let api = TestApi::start().await;
+    let credential = json!({ "vendor": "launch", "api_key": "launch-key-1" });
+    send(&api, Method::PUT, "/v5/credentials/secretive", &credential).await;
+    let (open, metadata) =
+        (json!({ "public_inference": true }), json!({ "credential": "secretive" }));
+    let model = launch(&api, open, &json!({}), metadata).await.ok();
+    let other = api.add_key("other", &[]).await;
+    let header = [("x-api-key", other.expose_secret()), ("prefer", "respond-async")];
+    let body = json!({ "model_deployment_id": model["id"], "name": "n", "alias": "al" });
+    api.post("/v4/serving", &header, &body.to_string()).await.ok();
+    let execute = "/v4/serving/a/al/execute";
+    let job = api.post(execute, &header, "{}").await.job_id();
+    let cancel = format!("/v5/jobs/{job}/cancel");
+    api.post(&cancel, &header, "").await.ok();
+    send(&api, Method::DELETE, "/v5/credentials/secretive", &Value::Null).await.ok();
+    let task = format!("/v1/async-tasks?model_endpoint_id={}", model["id"].as_str().unwrap());
+    for path in [execute, &task, &format!("/v5/jobs/{job}/retry")] {
+        let reply = api.post(path, &header, "{}").await;
+        assert_eq!(reply.status, 409, "{path}: {reply:?}");
+        assert!(reply.text.contains("its owner must mend it"), "{path}: {reply:?}");
+        assert!(!reply.text.contains("secretive"), "{path}: {reply:?}");
+    }
+}

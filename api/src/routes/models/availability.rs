@@ -18,6 +18,10 @@ use crate::{
 /// notes what it sees every minute.
 const LATELY: TimeDelta = TimeDelta::minutes(10);
 
+/// A worker whose model is as it was notes it again only after this long, the workers' `REFRESH`: a
+/// call may have succeeded so long after the last one that was noted.
+const REFRESH: TimeDelta = TimeDelta::minutes(1);
+
 /// Models as clients see them.
 pub(super) async fn shown(
     state: &AppState,
@@ -45,13 +49,13 @@ pub(super) async fn shown_one(state: &AppState, model: Model) -> Result<Inferenc
 }
 
 /// What several workers have seen, taken together: who could call the model after the last of the
-/// others came to think that it cannot be called is right.
+/// others came to think that it cannot be called is right, and so is who may have.
 fn judge(seen: &[Sighting]) -> (InferenceModelAvailability, Option<String>) {
     let called_at = seen.iter().filter(|it| it.available).map(|it| it.updated_at).max();
     let failing = seen.iter().filter(|it| !it.available).max_by_key(|it| it.since);
     match (called_at, failing) {
         (None, None) => (InferenceModelAvailability::Unknown, None),
-        (Some(called_at), Some(failing)) if called_at < failing.since => {
+        (Some(called_at), Some(failing)) if called_at + REFRESH < failing.since => {
             (InferenceModelAvailability::Unavailable, failing.reason.clone())
         }
         (Some(_), _) => (InferenceModelAvailability::Available, None),
@@ -91,7 +95,10 @@ mod tests {
             // One worker's own trouble is not the model's.
             (vec![seen(false, 3, 50), seen(true, 0, 40)], (Available, None)),
             // What was fine before has failed since.
-            (vec![seen(false, 45, 50), seen(true, 0, 40)], (Unavailable, Some("since 45"))),
+            (vec![seen(false, 105, 110), seen(true, 0, 40)], (Unavailable, Some("since 105"))),
+            // A worker that goes on calling it has not noted that yet.
+            (vec![seen(false, 45, 50), seen(true, 0, 40)], (Available, None)),
+            (vec![seen(false, 100, 100), seen(true, 0, 40)], (Available, None)),
             (vec![seen(false, 3, 50), seen(false, 7, 8)], (Unavailable, Some("since 7"))),
         ] {
             let (availability, reason) = judge(&sightings);

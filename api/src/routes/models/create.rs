@@ -56,7 +56,7 @@ pub(crate) async fn create_model(
     let model = new.into_model(&caller, state.clock.now());
     match state.store.add_model(&model, update).await? {
         Added::New(model) | Added::Updated(model) => {
-            state.catalogue.settle(&state.store).await;
+            state.catalogue.settle_models().await;
             availability::shown_one(&state, model).await.map(JsonBody)
         }
         Added::Conflict(there) if update => Err(deploying(&there)),

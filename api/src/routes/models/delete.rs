@@ -38,7 +38,7 @@ pub(crate) async fn delete_model(
     let model = find(&state, &caller, &id).await?;
     match state.store.delete_model(model.id, &caller.account).await? {
         Removed::Done => {
-            state.catalogue.settle(&state.store).await;
+            state.catalogue.settle_models().await;
             Ok(Json(DeletedModel { id: model.id.to_string(), object: "model", deleted: true }))
         }
         Removed::Missing => Err(not_found()),

@@ -68,7 +68,7 @@ pub(crate) async fn update_model(
         let changed = change(&state, &caller, &model, &entries, body).await?;
         match state.store.replace_model(&model, &changed).await? {
             Changed::Done(model) => {
-                state.catalogue.settle(&state.store).await;
+                state.catalogue.settle_models().await;
                 return availability::shown_one(&state, model).await.map(JsonBody);
             }
             Changed::Missing => return Err(not_found()),
@@ -108,7 +108,7 @@ async fn rename(
     let swap = request.on_conflict == OnTakenName::Swap;
     match state.store.rename_model(model.id, &caller.account, &request.name, swap).await? {
         Renamed::Done(model) => {
-            state.catalogue.settle(&state.store).await;
+            state.catalogue.settle_models().await;
             availability::shown_one(state, model).await.map(JsonBody)
         }
         Renamed::Missing => Err(not_found()),

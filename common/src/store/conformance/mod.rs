@@ -216,6 +216,7 @@ macro_rules! store_conformance_cases {
             a_deleted_model_is_gone_and_its_name_free
             a_model_that_a_server_runs_is_not_deleted
             a_deletion_and_a_switch_never_leave_a_server_without_its_model
+            a_deletion_and_an_addition_never_leave_a_server_without_its_model
             a_switched_server_runs_the_new_model_and_knows_the_old
             rollbacks_go_back_switch_by_switch
             a_history_has_an_end

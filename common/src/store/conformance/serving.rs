@@ -5,7 +5,7 @@ use super::{
 use crate::{
     id::{InstanceId, ModelId, ModelServerId},
     job::Json,
-    model::{Model, ModelStatus, ServerBackend, Sighting},
+    model::{Model, ModelServer, ModelStatus, ServerBackend, Sighting},
     store::{
         Added, NewInstance,
         serving::{Changed, MAX_BACKENDS, Removed, Renamed, RolledBack, Switched, Switching},
@@ -167,6 +167,28 @@ pub async fn a_deletion_and_a_switch_never_leave_a_server_without_its_model(fixt
     }
 }
 
+pub async fn a_deletion_and_an_addition_never_leave_a_server_without_its_model(fixture: Fixture) {
+    for round in 0..10 {
+        let model = added(&fixture, a_model("m", 2 + round)).await;
+        let id = model.id.to_string();
+        let server = ModelServer { model_deployment_id: id, ..a_server(None, 20 + round) };
+        let account = acme();
+        let (server_added, deleted) = futures::join!(
+            fixture.add_model_server(&server, None),
+            fixture.delete_model(model.id, &account),
+        );
+        let (server_added, deleted) = (server_added.unwrap(), deleted.unwrap());
+        assert_ne!(
+            server_added.is_some(),
+            deleted == Removed::Done,
+            "{server_added:?} {deleted:?}"
+        );
+        fixture.delete_model_server(server.id, &account).await.unwrap();
+        fixture.delete_model(model.id, &account).await.unwrap();
+        assert_eq!(fixture.add_model_server(&server, None).await.unwrap(), None);
+    }
+}
+
 async fn switch(fixture: &Fixture, id: ModelServerId, to: &str, seconds: i64) -> Switched {
     let switching = Switching { by: "user-2", now: at(seconds) };
     fixture.switch_model_server(id, &acme(), to, switching).await.unwrap()
@@ -266,7 +288,7 @@ pub async fn a_deleted_server_is_gone_and_its_alias_free(fixture: Fixture) {
     assert_eq!(fixture.find_model_server_by_alias("chat", &acme()).await.unwrap(), None);
     assert_eq!(fixture.list_backends(server.id).await.unwrap(), []);
     let next = a_server(Some("chat"), 2);
-    assert_eq!(fixture.add_model_server(&next, None).await.unwrap(), Added::New(next));
+    assert_eq!(fixture.add_model_server(&next, None).await.unwrap(), Some(Added::New(next)));
 }
 
 async fn a_live_instance(fixture: &Fixture, seconds: i64) -> InstanceId {

@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use sqlx::{Connection as _, PgConnection};
 
-use super::PostgresStore;
+use super::{PostgresStore, serving::is_there};
 use crate::{
     id::{AccountId, ModelId, ModelServerId},
     job::Json,
@@ -126,6 +127,35 @@ pub(super) fn unsettled(what: &'static str) -> StoreError {
     StoreError::Unavailable(format!("{what} is taken and free by turns").into())
 }
 
+enum AddServer {
+    Done(ModelServerRow<DateTime<Utc>>),
+    /// The model that it is to run is gone.
+    NoModel,
+    /// The alias is.
+    Taken,
+}
+
+async fn add_server(
+    connection: &mut PgConnection,
+    server: &ModelServer,
+    by: Option<&str>,
+) -> Result<AddServer, sqlx::Error> {
+    if !is_there(connection, &server.model_deployment_id).await? {
+        return Ok(AddServer::NoModel);
+    }
+    let added = sqlx::query_as(ADD_SERVER)
+        .bind(server.id.as_uuid())
+        .bind(server.account.as_str())
+        .bind(&server.name)
+        .bind(server.alias.as_deref())
+        .bind(&server.model_deployment_id)
+        .bind(server.created_at)
+        .bind(by)
+        .fetch_optional(connection)
+        .await?;
+    Ok(added.map_or(AddServer::Taken, AddServer::Done))
+}
+
 #[async_trait]
 impl ModelStore for PostgresStore {
     async fn add_model(&self, model: &Model, update: bool) -> Result<Added<Model>, StoreError> {
@@ -225,27 +255,24 @@ impl ModelStore for PostgresStore {
         &self,
         server: &ModelServer,
         by: Option<&str>,
-    ) -> Result<Added<ModelServer>, StoreError> {
+    ) -> Result<Option<Added<ModelServer>>, StoreError> {
         for _ in 0..MAX_ROUNDS {
-            let added: Option<ModelServerRow<DateTime<Utc>>> = self
-                .run(|lent| {
-                    let query = sqlx::query_as(ADD_SERVER)
-                        .bind(server.id.as_uuid())
-                        .bind(server.account.as_str())
-                        .bind(&server.name)
-                        .bind(server.alias.as_deref())
-                        .bind(&server.model_deployment_id)
-                        .bind(server.created_at)
-                        .bind(by);
-                    Box::pin(query.fetch_optional(lent.connection()))
+            let adding = self.run(|lent| {
+                Box::pin(async move {
+                    let mut transaction = lent.connection().begin().await?;
+                    let added = add_server(&mut transaction, server, by).await?;
+                    transaction.commit().await?;
+                    Ok(added)
                 })
-                .await?;
-            if let Some(added) = added {
-                return Ok(Added::New(added.try_into()?));
+            });
+            match adding.await? {
+                AddServer::Done(added) => return Ok(Some(Added::New(added.try_into()?))),
+                AddServer::NoModel => return Ok(None),
+                AddServer::Taken => {}
             }
             let Some(alias) = &server.alias else { break };
             if let Some(there) = self.find_model_server_by_alias(alias, &server.account).await? {
-                return Ok(Added::Conflict(there));
+                return Ok(Some(Added::Conflict(there)));
             }
         }
         Err(unsettled("the alias"))

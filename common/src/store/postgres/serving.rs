@@ -1,6 +1,6 @@
 //! Changes of models and model servers.
 //!
-//! Who switches a model server holds its row, and shares the model's; who deletes a model holds the
+//! Who switches a model server holds its row, and shares the model's; who adds one shares its model's too; who deletes a model holds the
 //! model's row. So no server comes to run a model that is being deleted.
 
 use async_trait::async_trait;
@@ -261,7 +261,10 @@ enum Switch {
 
 /// Whether a deployment is not the id of a model that is gone; such a model stays until the
 /// transaction ends.
-async fn is_there(connection: &mut PgConnection, deployment: &str) -> Result<bool, sqlx::Error> {
+pub(super) async fn is_there(
+    connection: &mut PgConnection,
+    deployment: &str,
+) -> Result<bool, sqlx::Error> {
     let Ok(id) = deployment.parse::<ModelId>() else { return Ok(true) };
     let found: Option<Uuid> =
         sqlx::query_scalar(SHARE_MODEL).bind(id.as_uuid()).fetch_optional(connection).await?;

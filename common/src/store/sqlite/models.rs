@@ -3,7 +3,12 @@
 use async_trait::async_trait;
 use sqlx::SqliteExecutor;
 
-use super::{SqliteStore, commit, error::in_table, serving::insert_backend, values::micros};
+use super::{
+    SqliteStore, commit,
+    error::in_table,
+    serving::{insert_backend, is_there},
+    values::micros,
+};
 use crate::{
     id::{AccountId, ModelId, ModelServerId},
     job::Json,
@@ -210,12 +215,15 @@ impl ModelStore for SqliteStore {
         &self,
         server: &ModelServer,
         by: Option<&str>,
-    ) -> Result<Added<ModelServer>, StoreError> {
+    ) -> Result<Option<Added<ModelServer>>, StoreError> {
         let mut tx = self.write().await?;
+        if !is_there(&mut tx, &server.model_deployment_id).await? {
+            return Ok(None);
+        }
         if let Some(alias) = &server.alias
             && let Some(known) = server_by_alias(&mut *tx, alias, &server.account).await?
         {
-            return Ok(Added::Conflict(known));
+            return Ok(Some(Added::Conflict(known)));
         }
         sqlx::query(
             "INSERT INTO model_servers (
@@ -234,7 +242,7 @@ impl ModelStore for SqliteStore {
         .map_err(in_table("model_servers"))?;
         insert_backend(&mut *tx, server.id, &ServerBackend::first_of(server, by)).await?;
         commit(tx).await?;
-        Ok(Added::New(server.clone()))
+        Ok(Some(Added::New(server.clone())))
     }
 
     async fn find_model_server(

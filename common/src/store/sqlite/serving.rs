@@ -151,7 +151,10 @@ async fn set_backend(
 }
 
 /// Whether a deployment is not the id of a model that is gone.
-async fn is_there(connection: &mut SqliteConnection, deployment: &str) -> Result<bool, StoreError> {
+pub(super) async fn is_there(
+    connection: &mut SqliteConnection,
+    deployment: &str,
+) -> Result<bool, StoreError> {
     let Ok(id) = deployment.parse::<ModelId>() else { return Ok(true) };
     Ok(find_model(connection, id, None).await?.is_some())
 }
