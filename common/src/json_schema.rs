@@ -207,6 +207,11 @@ struct Written {
     n_patterns: usize,
 }
 
+/// Members that ask what their neighbours looked at, which looks at all of it once more.
+const REPEATING: [&str; 2] = ["unevaluatedItems", "unevaluatedProperties"];
+/// Objects with such members that lie in one another: each makes a check about three times as long.
+const MAX_REPEATS: usize = 3;
+
 /// Writes a schema's references out.
 struct Writer<'a> {
     root: &'a Value,
@@ -216,6 +221,8 @@ struct Writer<'a> {
     trail: Vec<&'a str>,
     /// Objects and lists the writer is in.
     depth: usize,
+    /// Those of them that have [`REPEATING`] members.
+    n_repeats: usize,
     n_nodes: usize,
     n_bytes: usize,
     n_patterns: usize,
@@ -230,6 +237,7 @@ impl<'a> Writer<'a> {
             lonely,
             trail: Vec::new(),
             depth: 0,
+            n_repeats: 0,
             n_nodes: 0,
             n_bytes: 0,
             n_patterns: 0,
@@ -243,7 +251,15 @@ impl<'a> Writer<'a> {
         match schema {
             Value::Object(members) => {
                 self.part(0)?;
-                self.deeper(|inner| inner.object(members))
+                let repeats = usize::from(REPEATING.iter().any(|it| members.contains_key(*it)));
+                self.n_repeats += repeats;
+                if self.n_repeats > MAX_REPEATS {
+                    let reason = format!("it has 'unevaluated…' more than {MAX_REPEATS} deep");
+                    return Err(InvalidSchema(reason));
+                }
+                let written = self.deeper(|inner| inner.object(members));
+                self.n_repeats -= repeats;
+                written
             }
             Value::Array(elements) => {
                 self.part(0)?;

@@ -219,3 +219,19 @@ fn a_document_too_deep_to_be_read_does_not_fit() {
     let found = misfits(&json!({ "type": "array" }), &deep);
     assert!(found[0].2.contains("cannot be checked"), "{found:?}");
 }
+
+/// Each level would make the check three times as long.
+#[test]
+fn unevaluated_members_do_not_multiply_checks() {
+    for word in REPEATING {
+        let nested = |n_levels| {
+            (0..n_levels).fold(
+                json!({ "prefixItems": [{}] }),
+                |inner, _| json!({ "anyOf": [inner], word: { "type": "integer" } }),
+            )
+        };
+        assert!(schema(&nested(MAX_REPEATS)).is_ok());
+        let error = schema(&nested(24)).unwrap_err().to_string();
+        assert!(error.contains("'unevaluated…' more than 3 deep"), "{error}");
+    }
+}

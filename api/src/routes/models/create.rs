@@ -94,6 +94,12 @@ impl NewModel {
         let check = move || {
             let body: &RawValue = serde_json::from_str(&text).map_err(ApiError::internal)?;
             let mut findings = Findings::of_body();
+            // Before all else: what is nested too deep cannot be read any further.
+            let given = Entries::of(body).and_then(|it| it.given("vendor_configuration"));
+            if let Some(Err(fault)) = given.map(crate::rules::not_too_deep) {
+                findings.within("vendor_configuration", |inner| inner.add(fault, None));
+                return Ok((None, findings));
+            }
             let read = match kind {
                 Kind::Launch => launch(body, &mut findings),
                 Kind::LlmEngine => llm_engine(body, &mut findings),

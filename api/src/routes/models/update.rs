@@ -202,6 +202,10 @@ fn configuration(model: &Model, given: &RawValue, findings: &mut Findings) -> Op
     }
     let merged = merge(own.raw(), given, model.vendor == Vendor::Launch);
     let merged = Json::parse(merged).ok()?;
+    if let Err(fault) = crate::rules::not_too_deep(merged.raw()) {
+        findings.add(fault, None);
+        return None;
+    }
     definition::configuration(model.vendor, merged.raw(), findings)
 }
 
