@@ -45,7 +45,7 @@ def free_port():
 class Platform:
     """Processes of inferq on one store."""
 
-    def __init__(self, mode, vendor, folder):
+    def __init__(self, mode, vendor, folder, **settings):
         self.mode, self.vendor, self.folder = mode, vendor, folder
         self.processes = []
         self.settings = {
@@ -56,6 +56,7 @@ class Platform:
             "INFERQ__VENDORS__LAUNCH__API": "direct",
             "INFERQ__VENDORS__LAUNCH__API_KEY": "vendor-key",
             "INFERQ__CALLBACKS__ALLOW_NETWORKS": "127.0.0.0/8",
+            **settings,
         }
         if mode == "embedded":
             self.url = self.start("dev", "--data-dir", os.path.join(folder, "data"))

@@ -1,20 +1,18 @@
-//! Replays recordings: calls through a whole platform, streams through the adapter alone, as streams
-//! do not reach clients yet.
+//! Replays recordings through a whole platform: submit, worker, adapter, result or chunks.
 
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use chrono::{DateTime, Utc};
-use futures::StreamExt as _;
+use futures::TryStreamExt as _;
 use inferq_common::{
     clock::{Clock as _, SystemClock},
     config::{Config, VendorConfig},
     error::{ErrorClass, JobError},
     id::JobId,
-    job::Json,
     usage::Usage,
     vendor::Vendor,
 };
-use inferq_vendors::{Adapter, Call, Chunk, Registry, VendorError};
+use inferq_vendors::{Adapter, Call, Registry};
 use reqwest::Method;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
@@ -23,7 +21,7 @@ use super::{
     Body, Expected, Failure, KEY, Plan, Recording, Target, bedrock,
     server::{Pieces, Request, Server},
 };
-use crate::harness::{Mode, PATIENCE, Platform, eventually};
+use crate::harness::{Mode, PATIENCE, Platform, eventually, sse::Events};
 
 /// The longest wait before a second attempt where the vendor names none: that of an overloaded vendor,
 /// or what is left of the pause that its model takes.
@@ -64,7 +62,7 @@ pub async fn group(
             own.server.replay(recording, pieces);
             result = own.replay(recording, plan, pieces).await;
             result = result.map_err(|fault| format!("{pieces:?}: {fault}"));
-            let is_clean = result.is_ok() && (plan.streams || !holds_back(plan));
+            let is_clean = result.is_ok() && !holds_back(plan);
             stage = is_clean.then_some(own);
         }
         results.push((recording.name.clone(), result));
@@ -94,6 +92,8 @@ struct Outcome {
     answer: Result<Vec<String>, JobError>,
     usage: Usage,
     request_id: Option<String>,
+    /// What is stored of a stream.
+    whole: Option<String>,
     /// Whether another attempt follows, and the wait the vendor asked for; `None`: not to be seen.
     retry: Option<Retry>,
 }
@@ -143,54 +143,52 @@ impl Stage {
         pieces: Pieces,
     ) -> Result<(), String> {
         let is_retried = pieces == Pieces::Small && plan.answer.is_err();
-        let outcome = if plan.streams {
-            self.stream(plan).await
-        } else {
-            self.call(plan, u8::from(is_retried)).await?
-        };
+        let outcome = self.call(plan, u8::from(is_retried)).await?;
         check_requests(&self.server.requests(), plan, outcome.retry)?;
         check_outcome(&outcome, recording, plan)?;
-        if let (true, Ok(texts)) = (plan.streams, &outcome.answer) {
-            self.check_assembled(recording, plan, texts, &outcome.usage).await?;
+        if let Some(whole) = &outcome.whole {
+            self.check_assembled(recording, plan, whole, &outcome.usage).await?;
         }
         match &plan.answer {
-            Err(expected) if !plan.streams => self.check_wait(plan, expected).await,
-            _ => Ok(()),
+            Err(expected) => self.check_wait(plan, expected).await,
+            Ok(_) => Ok(()),
         }
     }
 
     /// The wait that the adapter reads out of a failure, to the millisecond: a job's own wait hides
     /// that there was none.
     async fn check_wait(&self, plan: &Plan, expected: &Failure) -> Result<(), String> {
-        match self.adapter(plan).call(&call(plan)).await {
-            Ok(_) => Err("the adapter alone did not fail".to_owned()),
-            Err(error) => same("wait", &error.retry_after, &expected.wait),
+        let (adapter, call) = (self.adapter(plan), call(plan));
+        let failure = if plan.streams {
+            let read = async { adapter.stream(&call).await?.try_for_each(async |_| Ok(())).await };
+            tokio::time::timeout(PATIENCE, read).await.expect("the stream takes too long").err()
+        } else {
+            adapter.call(&call).await.err()
+        };
+        match failure {
+            None => Err("the adapter alone did not fail".to_owned()),
+            Some(error) => same("wait", &error.retry_after, &expected.wait),
         }
     }
 
-    /// What is assembled of a stream is a whole answer: it says something, and the adapter reads it
+    /// What is stored of a stream is a whole answer: it says something, and the adapter reads it
     /// as one that tells the same usage.
     async fn check_assembled(
         &self,
         recording: &Recording,
         plan: &Plan,
-        texts: &[String],
+        whole: &str,
         usage: &Usage,
     ) -> Result<(), String> {
         let (adapter, call) = (self.adapter(plan), call(plan));
-        let mut assemble = adapter.assemble(&call);
-        for text in texts {
-            assemble.push(&Json::parse(text.as_str()).map_err(|error| error.to_string())?);
-        }
-        let whole = assemble.finish();
-        let document: Value = serde_json::from_str(whole.as_str()).map_err(|it| it.to_string())?;
+        let document: Value = serde_json::from_str(whole).map_err(|it| it.to_string())?;
         let says = |at: &&str| document.pointer(at).is_some_and(|it| !it.is_null());
         if !ANSWERS.iter().any(says) {
-            return Err(format!("assembled: {} says nothing", whole.as_str()));
+            return Err(format!("assembled: {whole} says nothing"));
         }
-        self.server.answer(whole.as_str());
+        self.server.answer(whole);
         let reply = adapter.call(&call).await.map_err(|error| format!("assembled: {error:?}"))?;
-        same("assembled", &reply.response.as_str(), &whole.as_str())?;
+        same("assembled", &reply.response.as_str(), &whole)?;
         // Of a whole InvokeModel the headers tell the usage, as the last chunk's metrics do; only some
         // models tell it in the body too, and then in more detail.
         if recording.request.url.path().ends_with("invoke-with-response-stream") {
@@ -217,9 +215,10 @@ impl Stage {
         let model = format!("{}/{}", self.vendor, plan.model);
         // The text of the arguments as it is: a client's JSON library would write it anew.
         let body = format!(
-            r#"{{"model":{},"args":{},"inference_configuration":{configuration}}}"#,
+            r#"{{"model":{},"args":{},"stream":{},"inference_configuration":{configuration}}}"#,
             json!(model),
-            plan.args.as_str()
+            plan.args.as_str(),
+            plan.streams
         );
         let request = self.platform.request(Method::POST, "/v5/inference");
         let request = request.header("prefer", "respond-async");
@@ -232,10 +231,33 @@ impl Stage {
         }
         let accepted: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let id = accepted["id"].as_str().ok_or("no id")?;
-        match num_retries {
+        let mut outcome = match num_retries {
             0 => self.ended(id).await,
             _ => self.failed_once(id).await,
+        }?;
+        if plan.streams && outcome.retry == Some(Retry::Never) && !self.chunks(id).await?.is_empty()
+        {
+            // Part of it was passed on: whatever the failure, it is not repeated.
+            outcome.retry = None;
         }
+        if plan.streams && plan.answer.is_ok() {
+            let chunks = self.chunks(id).await?;
+            outcome.whole = outcome.answer.ok().and_then(|mut answers| answers.pop());
+            outcome.answer = Ok(chunks);
+        }
+        Ok(outcome)
+    }
+
+    /// The chunks of a job that has ended, as its events tell them.
+    async fn chunks(&self, id: &str) -> Result<Vec<String>, String> {
+        let request = self.platform.request(Method::GET, &format!("/v5/jobs/{id}/events"));
+        let mut events = Events::of(request.send().await.map_err(|it| it.to_string())?).await;
+        let chunks = events.rest().await.into_iter().filter(|event| event.name == "chunk");
+        let texts = chunks.map(|event| {
+            let told: ChunkEvent = serde_json::from_str(&event.data)?;
+            Ok(told.chunk.get().to_owned())
+        });
+        texts.collect::<serde_json::Result<_>>().map_err(|error| error.to_string())
     }
 
     async fn ended(&self, id: &str) -> Result<Outcome, String> {
@@ -254,7 +276,8 @@ impl Stage {
             ("failed", None, Some(error)) => Err(error),
             (status, ..) => return Err(format!("the job is {status}")),
         };
-        Ok(Outcome { answer, usage: job.usage.unwrap_or_default(), request_id, retry: None })
+        let usage = job.usage.unwrap_or_default();
+        Ok(Outcome { answer, usage, request_id, whole: None, retry: None })
     }
 
     /// What was decided after the first attempt of a job that may have a second one.
@@ -278,7 +301,7 @@ impl Stage {
         let error = first.error.ok_or("the first attempt did not fail")?;
         let request_id = error.vendor_request_id.clone();
         let usage = first.usage.unwrap_or_default();
-        Ok(Outcome { answer: Err(error), usage, request_id, retry: Some(retry) })
+        Ok(Outcome { answer: Err(error), usage, request_id, whole: None, retry: Some(retry) })
     }
 
     async fn attempts(&self, id: &str) -> Result<Vec<Attempt>, String> {
@@ -291,40 +314,6 @@ impl Stage {
         let response = request.send().await.map_err(|error| error.to_string())?;
         let text = response.text().await.map_err(|error| error.to_string())?;
         serde_json::from_str(&text).map_err(|error| format!("{path}: {error} in {text}"))
-    }
-
-    async fn stream(&self, plan: &Plan) -> Outcome {
-        let (adapter, call) = (self.adapter(plan), call(plan));
-        let mut texts = Vec::new();
-        let read = async {
-            let mut chunks = adapter.stream(&call).await?;
-            while let Some(chunk) = chunks.next().await {
-                match chunk? {
-                    Chunk::Data(data) => texts.push(String::from_utf8_lossy(&data).into_owned()),
-                    Chunk::End { usage, vendor_request_id } => {
-                        return Ok((usage, vendor_request_id));
-                    }
-                }
-            }
-            let class = ErrorClass::Internal;
-            Err(VendorError::new(class, "the stream ended without an end"))
-        };
-        let end = tokio::time::timeout(PATIENCE, read).await.expect("the stream takes too long");
-        match end {
-            Ok((usage, request_id)) => {
-                Outcome { answer: Ok(texts), usage, request_id, retry: None }
-            }
-            Err(VendorError { error, retry_after, usage }) => Outcome {
-                request_id: error.vendor_request_id.clone(),
-                retry: Some(match retry_after {
-                    _ if !error.class.is_transient() => Retry::Never,
-                    Some(wait) => Retry::After(wait),
-                    None => Retry::Soon,
-                }),
-                answer: Err(error),
-                usage,
-            },
-        }
     }
 }
 
@@ -352,6 +341,11 @@ struct Job {
     response: Option<Box<RawValue>>,
     error: Option<JobError>,
     usage: Option<Usage>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ChunkEvent {
+    chunk: Box<RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
