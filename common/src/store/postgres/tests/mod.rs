@@ -11,13 +11,13 @@ use super::{streams as statements, *};
 use crate::{
     error::{ErrorClass, JobError},
     id::{InstanceId, JobId},
-    job::{IdempotencyKey, Job, JobStatus, Json, Limits, NewJob, Operation, Outcome, Priority},
+    job::{IdempotencyKey, JobStatus, Json, NewJob, Outcome},
     store::{
-        Claim, InstanceStore as _, JobStore as _, NewInstance, Submitted, conformance::Fixture,
+        Claim, InstanceStore as _, JobStore as _, NewInstance, Submitted,
+        conformance::{Fixture, plain_job},
     },
     testing::postgres::{Server, fresh_database},
     usage::Usage,
-    vendor::Vendor,
 };
 
 fn config(url: &str) -> DatabaseConfig {
@@ -52,36 +52,9 @@ async fn an_instance(store: &PostgresStore) -> InstanceId {
 }
 
 fn a_job() -> NewJob {
-    let job = Job {
-        id: JobId::new(now()),
-        account: "acme".parse().unwrap(),
-        operation: Operation::Inference,
-        alias: None,
-        vendor: Vendor::OpenAi,
-        model: "gpt-5".into(),
-        model_id: None,
-        retry_of: None,
-        priority: Priority::Normal,
-        status: JobStatus::Queued,
-        attempt: 0,
-        lost_attempts: 0,
-        limits: Limits::default(),
-        route: None,
-        credential: None,
-        stream: false,
-        deferred: false,
-        ticket: None,
-        callback_url: None,
-        metadata: None,
-        reply_to: None,
-        created_at: now(),
-        run_at: None,
-        expires_at: None,
-        started_at: None,
-        attempt_started_at: None,
-        finished_at: None,
-    };
-    NewJob { job, args: Json::parse(r#"{"n":1.50}"#).unwrap(), idempotency: None }
+    let mut new = plain_job();
+    (new.job.id, new.job.created_at) = (JobId::new(now()), now());
+    NewJob { args: Json::parse(r#"{"n":1.50}"#).unwrap(), ..new }
 }
 
 fn a_keyed_job(key: &str) -> NewJob {
