@@ -6,7 +6,7 @@ use sqlx::SqliteExecutor;
 use super::{
     SqliteStore, commit,
     error::in_table,
-    serving::{insert_backend, is_there},
+    serving::{find_server, insert_backend, is_there},
     values::micros,
 };
 use crate::{
@@ -250,17 +250,7 @@ impl ModelStore for SqliteStore {
         id: ModelServerId,
         account: &AccountId,
     ) -> Result<Option<ModelServer>, StoreError> {
-        let row: Option<ModelServerRow<i64>> = sqlx::query_as(concat!(
-            "SELECT ",
-            server_columns!(),
-            " FROM model_servers WHERE model_server_id = ?1 AND account_id = ?2"
-        ))
-        .bind(id.as_uuid())
-        .bind(account.as_str())
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(in_table("model_servers"))?;
-        row.map(ModelServer::try_from).transpose()
+        find_server(&self.readers, id, account).await
     }
 
     async fn find_model_server_by_alias(

@@ -65,7 +65,7 @@ async fn set_name(
     Ok(())
 }
 
-async fn find_server(
+pub(super) async fn find_server(
     connection: impl SqliteExecutor<'_>,
     id: ModelServerId,
     account: &AccountId,
