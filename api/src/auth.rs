@@ -9,6 +9,7 @@ use inferq_common::{
     account::{ApiKey, KeyHash},
     cache::Cache,
     id::{AccountId, ApiKeyId},
+    store::StoreError,
 };
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use subtle::ConstantTimeEq as _;
@@ -36,7 +37,7 @@ pub struct Caller {
 }
 
 /// What the store knows of recently used keys.
-pub(crate) type Keys = Cache<KeyHash, Option<Arc<ApiKey>>>;
+pub(crate) type Keys = Cache<KeyHash, Option<Arc<ApiKey>>, StoreError>;
 
 pub(crate) fn keys() -> Keys {
     Cache::new(KEY_LIFETIME, MAX_KEYS)
@@ -49,12 +50,8 @@ impl FromRequestParts<AppState> for Caller {
         let given = key_of(&parts.headers)
             .ok_or(ApiError::Unauthorized("an API key is required in the x-api-key header"))?;
         let hash = KeyHash::of(&given);
-        let found = state
-            .keys
-            .get(hash, async {
-                Ok::<_, ApiError>(state.store.find_key(&hash).await?.map(Arc::new))
-            })
-            .await?;
+        let load = async { Ok(state.store.find_key(&hash).await?.map(Arc::new)) };
+        let found = state.keys.get(hash, load).await?;
         let key = found
             .filter(|key| bool::from(key.hash.0.ct_eq(&hash.0)) && key.revoked_at.is_none())
             .ok_or(ApiError::Unauthorized("the API key is unknown or revoked"))?;

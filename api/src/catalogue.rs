@@ -7,7 +7,7 @@ use inferq_common::{
     credential::CredentialName,
     id::{AccountId, ModelId},
     model::{Model, ModelServer},
-    store::SharedStore,
+    store::{SharedStore, StoreError},
     vendor::{ModelName, Vendor},
 };
 
@@ -27,6 +27,9 @@ const MARGIN: Duration = Duration::from_millis(50);
 /// Entries of each kind kept in memory, unknown names included.
 const MAX_ENTRIES: usize = 10_000;
 
+/// What the store has under a name, if anything.
+type Memory<Name, T> = Cache<Name, Option<T>, StoreError>;
+
 /// Answers from memory what the store said less than a second ago, so that a submit costs no query.
 ///
 /// **Invariant:** a call made after the answer to a change of a model or model server goes by that
@@ -36,10 +39,10 @@ const MAX_ENTRIES: usize = 10_000;
 /// [`Catalogue::settle_servers`] wait for it, and need no other process to answer.
 #[derive(Debug)]
 pub struct Catalogue {
-    models: Cache<(AccountId, Vendor, String), Option<Arc<Model>>>,
-    models_by_id: Cache<ModelId, Option<Arc<Model>>>,
-    servers: Cache<(AccountId, String), Option<Arc<ModelServer>>>,
-    credentials: Cache<(AccountId, CredentialName), Option<Vendor>>,
+    models: Memory<(AccountId, Vendor, String), Arc<Model>>,
+    models_by_id: Memory<ModelId, Arc<Model>>,
+    servers: Memory<(AccountId, String), Arc<ModelServer>>,
+    credentials: Memory<(AccountId, CredentialName), Vendor>,
 }
 
 impl Catalogue {
@@ -64,7 +67,7 @@ impl Catalogue {
             let found = store.find_model_by_name(account, name.vendor, &name.name).await?;
             Ok(found.map(Arc::new))
         };
-        self.models.get(key, load).await
+        Ok(self.models.get(key, load).await?)
     }
 
     /// The model with this id, if the account may run it: its own, or another's that is public.
@@ -74,7 +77,7 @@ impl Catalogue {
         account: &AccountId,
         id: ModelId,
     ) -> Result<Option<Arc<Model>>, ApiError> {
-        let load = async { Ok::<_, ApiError>(store.find_any_model(id).await?.map(Arc::new)) };
+        let load = async { Ok(store.find_any_model(id).await?.map(Arc::new)) };
         let found = self.models_by_id.get(id, load).await?;
         Ok(found.filter(|model| model.account == *account || model.settings().public_inference))
     }
@@ -87,7 +90,7 @@ impl Catalogue {
     ) -> Result<Option<Arc<ModelServer>>, ApiError> {
         let load =
             async { Ok(store.find_model_server_by_alias(alias, account).await?.map(Arc::new)) };
-        self.servers.get((account.clone(), alias.to_owned()), load).await
+        Ok(self.servers.get((account.clone(), alias.to_owned()), load).await?)
     }
 
     /// Whose vendor's the credential of this name is, if the account has one.
@@ -101,7 +104,7 @@ impl Catalogue {
             let found = store.find_credential(account, name).await?;
             Ok(found.map(|credential| credential.vendor))
         };
-        self.credentials.get((account.clone(), name.clone()), load).await
+        Ok(self.credentials.get((account.clone(), name.clone()), load).await?)
     }
 
     /// Waits until every api process and worker goes by what was just committed of models. The answer

@@ -1,6 +1,6 @@
 //! What clients are told when something is wrong, in FastAPI's `detail` shape.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     Json as JsonBody,
@@ -249,6 +249,13 @@ impl From<StoreError> for ApiError {
             return unavailable;
         }
         Self::internal(error)
+    }
+}
+
+/// A failure that all who asked at once are told.
+impl From<Arc<StoreError>> for ApiError {
+    fn from(error: Arc<StoreError>) -> Self {
+        store_unavailable(&error).unwrap_or_else(|| Self::internal(error))
     }
 }
 

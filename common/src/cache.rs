@@ -11,38 +11,51 @@ use tokio::{sync::OnceCell, time::Instant};
 
 /// Values that may be as old as `lifetime` and not older; at most `capacity` of them.
 ///
-/// Of many callers that miss the same key at once, one asks the store and all get its answer. What
-/// is too old is dropped as others are asked for, at most once in a lifetime.
+/// Of many callers that miss the same key at once, one asks the store and all get its answer, be it a
+/// failure: where the store hangs, they wait for it once, not one after the other. What is too old is
+/// dropped as others are asked for, at most once in a lifetime.
 #[derive(Debug)]
-pub struct Cache<K, V> {
+pub struct Cache<K, V, E> {
     lifetime: Duration,
     capacity: usize,
-    entries: Mutex<Entries<K, V>>,
+    entries: Mutex<Entries<K, V, E>>,
 }
 
 #[derive(Debug)]
-struct Entries<K, V> {
-    map: HashMap<K, Arc<Entry<V>>>,
+struct Entries<K, V, E> {
+    map: HashMap<K, Arc<Entry<V, E>>>,
     swept_at: Instant,
 }
 
 #[derive(Debug)]
-struct Entry<V> {
+struct Entry<V, E> {
     /// Taken before the store is asked, so that no value looks younger than it is.
     made_at: Instant,
-    value: OnceCell<V>,
+    loaded: OnceCell<Result<V, Arc<E>>>,
 }
 
-impl<K: Eq + Hash, V: Clone> Cache<K, V> {
+impl<V, E> Entry<V, E> {
+    /// Whether one who asks now may have what it holds or comes to hold.
+    fn serves(&self, now: Instant, lifetime: Duration) -> bool {
+        now.duration_since(self.made_at) < lifetime && !matches!(self.loaded.get(), Some(Err(_)))
+    }
+}
+
+impl<K: Eq + Hash, V: Clone, E> Cache<K, V, E> {
     pub fn new(lifetime: Duration, capacity: usize) -> Self {
         let entries = Entries { map: HashMap::new(), swept_at: Instant::now() };
         Self { lifetime, capacity, entries: Mutex::new(entries) }
     }
 
-    /// The value of `key`, loaded if it is not at hand. A failure is not kept.
-    pub async fn get<E>(&self, key: K, load: impl Future<Output = Result<V, E>>) -> Result<V, E> {
+    /// The value of `key`, loaded if it is not at hand.
+    ///
+    /// **Cancel safe:** another caller who waits for the same goes on with its own `load`.
+    ///
+    /// # Errors
+    /// That of the load, to all who waited for it. It is not kept: who comes later loads anew.
+    pub async fn get(&self, key: K, load: impl Future<Output = Result<V, E>>) -> Result<V, Arc<E>> {
         let entry = self.entry(key);
-        entry.value.get_or_try_init(|| load).await.cloned()
+        entry.loaded.get_or_init(|| async { load.await.map_err(Arc::new) }).await.clone()
     }
 
     /// Forgets everything: what was just written must be seen.
@@ -50,42 +63,39 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         self.lock().map.clear();
     }
 
-    /// Forgets the value of a key, if there is one and it is such a one.
-    pub fn forget_if(&self, key: &K, such: impl FnOnce(&V) -> bool) {
-        let mut entries = self.lock();
-        if entries.map.get(key).and_then(|entry| entry.value.get()).is_some_and(such) {
-            entries.map.remove(key);
-        }
-    }
-
-    fn entry(&self, key: K) -> Arc<Entry<V>> {
+    fn entry(&self, key: K) -> Arc<Entry<V, E>> {
         let now = Instant::now();
-        let fresh = |entry: &Entry<V>| now.duration_since(entry.made_at) < self.lifetime;
+        let serves = |entry: &Entry<V, E>| entry.serves(now, self.lifetime);
         let mut entries = self.lock();
-        if let Some(entry) = entries.map.get(&key).filter(|entry| fresh(entry)) {
+        if let Some(entry) = entries.map.get(&key).filter(|entry| serves(entry)) {
             return Arc::clone(entry);
         }
         if now.duration_since(entries.swept_at) >= self.lifetime
             || entries.map.len() >= self.capacity
         {
-            entries.map.retain(|_, entry| fresh(entry));
+            entries.map.retain(|_, entry| serves(entry));
             entries.swept_at = now;
         }
         if entries.map.len() >= self.capacity {
             entries.map.clear();
         }
-        let entry = Arc::new(Entry { made_at: now, value: OnceCell::new() });
+        let entry = Arc::new(Entry { made_at: now, loaded: OnceCell::new() });
         entries.map.insert(key, Arc::clone(&entry));
         entry
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Entries<K, V>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Entries<K, V, E>> {
         self.entries.lock().expect("no one panics while holding the entries")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::future::join_all;
+    use tokio::time::{sleep, timeout};
+
     use super::*;
 
     fn load(value: u32) -> std::future::Ready<Result<u32, ()>> {
@@ -107,8 +117,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_not_kept_and_the_number_of_entries_is_bounded() {
         let cache = Cache::new(Duration::from_secs(1), 10);
-        assert_eq!(cache.get(0, async { Err::<u32, _>("down") }).await, Err("down"));
-        assert_eq!(cache.get(0, async { Ok::<_, &str>(7) }).await, Ok(7));
+        let down = async { Err(()) };
+        assert_eq!(cache.get(0, down).await, Err(Arc::new(())));
+        assert_eq!(cache.get(0, load(7)).await, Ok(7));
         for key in 0..1000u32 {
             cache.get(key, load(key)).await.unwrap();
             assert!(cache.lock().map.len() <= 10);
@@ -125,13 +136,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_value_is_forgotten_if_it_is_such_a_one() {
+    async fn who_waits_for_a_store_that_hangs_waits_once() {
         let cache = Cache::new(Duration::from_secs(1), 10);
-        cache.get("a", load(1)).await.unwrap();
-        cache.forget_if(&"a", |value| *value == 2);
-        assert_eq!(cache.get("a", load(3)).await, Ok(1));
-        cache.forget_if(&"a", |value| *value == 1);
-        assert_eq!(cache.get("a", load(3)).await, Ok(3));
-        cache.forget_if(&"b", |_| true);
+        let n_loads = AtomicU32::new(0);
+        let ask = || {
+            cache.get("a", async {
+                n_loads.fetch_add(1, Ordering::Relaxed);
+                sleep(Duration::from_secs(5)).await;
+                Err::<u32, _>("hangs")
+            })
+        };
+        let began = Instant::now();
+        for answer in join_all((0..50).map(|_| ask())).await {
+            assert_eq!(answer, Err(Arc::new("hangs")));
+        }
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        assert_eq!(n_loads.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_later_does_not_wait_for_an_old_question() {
+        let cache = Cache::new(Duration::from_secs(1), 10);
+        let hangs = cache.get("a", async {
+            sleep(Duration::from_millis(1500)).await;
+            Err::<u32, ()>(())
+        });
+        let later = async {
+            sleep(Duration::from_secs(1)).await;
+            cache.get("a", load(2)).await
+        };
+        assert_eq!(tokio::join!(hangs, later), (Err(Arc::new(())), Ok(2)));
+        assert_eq!(cache.get("a", load(3)).await, Ok(2), "the old failure leaves it alone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_goes_on_with_what_another_one_has_left() {
+        let cache = Cache::new(Duration::from_secs(1), 10);
+        let hangs = cache.get("a", std::future::pending());
+        let leaves = timeout(Duration::from_millis(100), hangs);
+        let waits = cache.get("a", load(2));
+        let (left, answer) = tokio::join!(leaves, waits);
+        assert!(left.is_err());
+        assert_eq!(answer, Ok(2));
     }
 }

@@ -1,10 +1,10 @@
 //! Open credentials for those who call vendors.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     cache::Cache,
-    credential::{CredentialName, MasterKeys, OpenCredential, SealError},
+    credential::{CredentialName, MasterKeys, OpenCredential, SealError, SealedCredential},
     id::AccountId,
     store::{SharedStore, StoreError},
     vendor::Vendor,
@@ -41,7 +41,7 @@ pub enum CredentialError {
 pub struct CredentialSource {
     store: SharedStore,
     keys: Arc<MasterKeys>,
-    cache: Arc<Cache<Key, Found>>,
+    cache: Arc<Cache<Key, Found, StoreError>>,
 }
 
 impl CredentialSource {
@@ -64,14 +64,8 @@ impl CredentialSource {
         wanted: Option<&CredentialName>,
     ) -> Found {
         let key = (account.clone(), vendor, wanted.cloned());
-        let load = async { Ok::<_, Infallible>(self.load(account, vendor, wanted).await) };
-        let Ok(found) = self.cache.get(key.clone(), load).await;
-        if matches!(found, Err(CredentialError::Store(_))) {
-            // All who waited share this failure; who comes after them asks again.
-            let failed = |known: &Found| matches!(known, Err(CredentialError::Store(_)));
-            self.cache.forget_if(&key, failed);
-        }
-        found
+        let found = self.cache.get(key, self.load(account, vendor, wanted)).await;
+        found.unwrap_or_else(|error| Err(CredentialError::Store(error)))
     }
 
     async fn load(
@@ -79,21 +73,26 @@ impl CredentialSource {
         account: &AccountId,
         vendor: Vendor,
         wanted: Option<&CredentialName>,
-    ) -> Found {
-        let found = match wanted {
-            Some(name) => self.store.find_credential(account, name).await,
-            None => self.store.find_default_credential(account, vendor).await,
+    ) -> Result<Found, StoreError> {
+        let sealed = match wanted {
+            Some(name) => self.store.find_credential(account, name).await?,
+            None => self.store.find_default_credential(account, vendor).await?,
         };
-        let Some(sealed) = found.map_err(|error| CredentialError::Store(Arc::new(error)))? else {
-            return Ok(None);
-        };
+        Ok(sealed.map(|sealed| self.open(sealed, vendor)).transpose())
+    }
+
+    fn open(
+        &self,
+        sealed: SealedCredential,
+        vendor: Vendor,
+    ) -> Result<Arc<OpenCredential>, CredentialError> {
         let name = sealed.name.clone();
         if sealed.vendor != vendor {
             let actual = sealed.vendor;
             return Err(CredentialError::OtherVendor { name, actual, wanted: vendor });
         }
         match self.keys.open(sealed) {
-            Ok(open) => Ok(Some(Arc::new(open.into()))),
+            Ok(open) => Ok(Arc::new(open.into())),
             Err(reason) => Err(CredentialError::Sealed { name, reason }),
         }
     }
@@ -263,11 +262,7 @@ mod tests {
         let error = source.find(&acme(), VENDOR, None).await.unwrap_err();
         assert!(matches!(error, CredentialError::Store(_)), "{error:?}");
         let key = (acme(), VENDOR, None);
-        let mut known = false;
-        source.cache.forget_if(&key, |_| {
-            known = true;
-            false
-        });
-        assert!(!known, "the failure is forgotten");
+        let again = source.cache.get(key, async { Ok(Ok(None)) }).await;
+        assert!(matches!(again, Ok(Ok(None))), "the failure is forgotten");
     }
 }

@@ -42,7 +42,7 @@ const NOTE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The registered models whose jobs this process runs.
 #[derive(Debug)]
 pub(crate) struct Registered {
-    models: Cache<ModelId, Option<Arc<Entry>>>,
+    models: Cache<ModelId, Option<Arc<Entry>>, StoreError>,
     schemas: Schemas,
     places: Places,
     health: Health,
@@ -70,7 +70,7 @@ impl Registered {
         &self,
         store: &SharedStore,
         id: ModelId,
-    ) -> Result<Option<Arc<Entry>>, StoreError> {
+    ) -> Result<Option<Arc<Entry>>, Arc<StoreError>> {
         let load = async {
             let found = store.find_any_model(id).await?;
             Ok(found.map(|model| Arc::new(Entry { settings: model.settings(), model })))
