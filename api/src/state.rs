@@ -11,11 +11,8 @@ use crate::{
     auth::{self, Keys},
     catalogue::Catalogue,
     extract::SHARE_BYTES,
+    stream::places::Places,
 };
-
-/// Streams that may be open at once: each may hold up to half a megabyte of chunks, and one that
-/// follows a job asks the store twice a second.
-const MAX_STREAMS: usize = 1024;
 
 /// What the bodies of requests may take together, from their first byte until their job is stored:
 /// as many small ones as come, a dozen of the largest.
@@ -40,7 +37,7 @@ pub struct Shared {
     /// Cancelled when callers that still wait must be given up.
     pub(crate) closing: CancellationToken,
     pub(crate) requests: Arc<Semaphore>,
-    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) streams: Places,
     /// In units of [`SHARE_BYTES`].
     pub(crate) bodies: Arc<Semaphore>,
 }
@@ -56,7 +53,7 @@ impl AppState {
             tasks: TaskTracker::new(),
             closing: shutdown.hard.child_token(),
             requests: Arc::new(Semaphore::new(requests)),
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            streams: Places::new(api.config.max_streams_per_account),
             bodies: Arc::new(Semaphore::new(bodies.div_ceil(SHARE_BYTES))),
             shutdown,
             api,

@@ -172,6 +172,7 @@ impl TestApi {
             public_url: None,
             max_body_bytes: 1024 * 1024,
             max_concurrent_requests: 100,
+            max_streams_per_account: 512,
             shutdown_grace_secs: 5,
             max_wait_secs: 60,
         };

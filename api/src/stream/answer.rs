@@ -1,17 +1,15 @@
 //! What a caller who asked for a stream is answered.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::response::Response;
 use inferq_common::job::{Job, JobResult};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     body::{self, Open, Turn},
     feed::{BUFFER_BYTES, Feed},
+    places::Place,
     reader::{Broken, Part, Reader},
     shape::{Failure, Shape},
     sse,
@@ -25,14 +23,6 @@ use crate::{
     terms::Terms,
     waiting::{Pace, find},
 };
-
-/// # Errors
-/// `Unavailable` where as many streams are open as may be.
-pub(crate) fn permit(state: &AppState) -> Result<OwnedSemaphorePermit, ApiError> {
-    Arc::clone(&state.streams)
-        .try_acquire_owned()
-        .map_err(|_| ApiError::Unavailable("too many event streams are open"))
-}
 
 /// Makes the job and answers with its chunks. `wait`: how long the caller waits for the first of them
 /// before it is answered 202 with the job; `None`: as long as it takes.
@@ -57,11 +47,11 @@ pub(crate) async fn place_in(
     terms: Terms,
     wait: Option<Duration>,
 ) -> Result<Response, ApiError> {
-    let permit = permit(state)?;
+    let place = state.streams.take(&order.account)?;
     let cancel = terms.cancel_on_disconnect;
     let (placed, feed) = submit::submit_and_listen(state, order, cancel).await?;
     let Placed { job, repeated, leave } = placed;
-    respond(state, job, Heard { feed, fresh: !repeated, leave, permit, shape }, terms, wait).await
+    respond(state, job, Heard { feed, fresh: !repeated, leave, place, shape }, terms, wait).await
 }
 
 /// Answers with the chunks of a job that is there already, from the first one on.
@@ -71,11 +61,11 @@ pub(crate) async fn join(
     terms: Terms,
     wait: Option<Duration>,
 ) -> Result<Response, ApiError> {
-    let permit = permit(state)?;
+    let place = state.streams.take(&job.account)?;
     let feed = state.waiters.listen(job.id, BUFFER_BYTES);
     let shape = Shape::of(job.operation);
     let leave = OnLeave::new(terms.cancel_on_disconnect, state, job.id, &job.account);
-    respond(state, job, Heard { feed, fresh: false, leave, permit, shape }, terms, wait).await
+    respond(state, job, Heard { feed, fresh: false, leave, place, shape }, terms, wait).await
 }
 
 /// What a reader needs, taken before the job could run.
@@ -84,7 +74,7 @@ struct Heard {
     /// Whether the job was made just now.
     fresh: bool,
     leave: OnLeave,
-    permit: OwnedSemaphorePermit,
+    place: Place,
     shape: Shape,
 }
 
@@ -95,7 +85,7 @@ async fn respond(
     terms: Terms,
     wait: Option<Duration>,
 ) -> Result<Response, ApiError> {
-    let Heard { feed, fresh, mut leave, permit, shape } = heard;
+    let Heard { feed, fresh, mut leave, place, shape } = heard;
     let calm = if fresh { Pace::NET } else { Pace::FOLLOW };
     let limit = Duration::from_secs(state.config.max_wait_secs);
     let key = (job.account.clone(), job.id);
@@ -122,7 +112,7 @@ async fn respond(
         }
         Err(_) => (sse::OK.to_owned(), Some(turn)),
     };
-    let open = Open { head, turn, shape, ping: rhythm.every, leave, _permit: permit };
+    let open = Open { head, turn, shape, ping: rhythm.every, leave, _place: place };
     let mut response = sse::response(open.body());
     response.headers_mut().insert(JOB_ID, job_header(job.id));
     Ok(response)

@@ -5,9 +5,10 @@ use std::{convert::Infallible, time::Duration};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture, stream};
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio::time::sleep;
 
 use super::{
+    places::Place,
     reader::{Part, Reader},
     shape::{Failure, Shape},
     sse,
@@ -35,7 +36,7 @@ pub(crate) struct Open {
     pub(crate) shape: Shape,
     pub(crate) ping: Duration,
     pub(crate) leave: OnLeave,
-    pub(crate) _permit: OwnedSemaphorePermit,
+    pub(crate) _place: Place,
 }
 
 impl Open {

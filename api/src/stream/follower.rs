@@ -11,14 +11,12 @@ use inferq_common::{
     view::JobView,
 };
 use serde::Serialize;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Duration, Instant, sleep, sleep_until},
-};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::{
     feed::Feed,
     log::{Span, What, next_after},
+    places::Place,
     reader::{READ_BYTES, passing},
     sse,
 };
@@ -50,7 +48,7 @@ pub(crate) struct Follower {
     /// How long it waits for news before it looks all the same.
     patience: Duration,
     looked_at: Instant,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Follower {
@@ -71,7 +69,7 @@ impl Follower {
         if outline.job.status.is_final() && next_after(&outline, seen).is_none() {
             return Ok(None);
         }
-        let permit = super::answer::permit(state)?;
+        let place = state.streams.take(&account)?;
         let mut pace = Pace::FOLLOW;
         Ok(Some(Self {
             state: state.clone(),
@@ -83,7 +81,7 @@ impl Follower {
             patience: pace.step(),
             pace,
             looked_at: Instant::now(),
-            _permit: permit,
+            _place: place,
         }))
     }
 

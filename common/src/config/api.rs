@@ -18,6 +18,9 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Requests served at once; more get 503 with `Retry-After`.
     pub max_concurrent_requests: usize,
+    /// Streams of one account open at once; more get 503 with `Retry-After`. All accounts together
+    /// may have 1,024.
+    pub max_streams_per_account: usize,
     /// How long a stop waits for callers in flight.
     pub shutdown_grace_secs: u64,
     /// The longest `Prefer: wait=N`, and the longest a synchronous call is held before it becomes
@@ -30,6 +33,8 @@ impl ApiConfig {
         let requests = self.max_concurrent_requests;
         ConfigError::unless_in(1..=1 << 30, self.max_body_bytes, "api.max_body_bytes")?;
         ConfigError::unless_in(1..=1_000_000, requests, "api.max_concurrent_requests")?;
+        let streams = self.max_streams_per_account;
+        ConfigError::unless_in(1..=1_000_000, streams, "api.max_streams_per_account")?;
         let grace = self.shutdown_grace_secs;
         ConfigError::unless_in(0..=DAY_SECS, grace, "api.shutdown_grace_secs")?;
         ConfigError::unless_in(1..=DAY_SECS, self.max_wait_secs, "api.max_wait_secs")?;

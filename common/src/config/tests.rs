@@ -131,6 +131,10 @@ fn a_value_out_of_range_names_its_key_and_the_range() {
             "[api]\nmax_concurrent_requests = 0",
             "api.max_concurrent_requests: must be 1 to 1000000, not 0",
         ),
+        (
+            "[api]\nmax_streams_per_account = 0",
+            "api.max_streams_per_account: must be 1 to 1000000, not 0",
+        ),
         ("[api]\nmax_wait_secs = 86401", "api.max_wait_secs: must be 1 to 86400, not 86401"),
         ("[api]\npublic_url = \"ftp://x\"", "api.public_url: must start with http:// or https://"),
         (

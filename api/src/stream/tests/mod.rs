@@ -4,9 +4,13 @@ mod follow;
 mod stored;
 
 use http::Method;
-use inferq_common::{broker::Event, error::ErrorClass, job::JobStatus, store::Claim};
+use inferq_common::{
+    broker::Event, error::ErrorClass, id::AccountId, job::JobStatus, store::Claim,
+};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
+use super::places::{MAX_STREAMS, Place, Places};
 use crate::testing::{Opened, TestApi, failed, succeeded};
 
 const INFERENCE: &str = "/v5/inference";
@@ -253,22 +257,41 @@ async fn a_stream_can_be_left_to_itself() {
     assert!(api.claim().await.job.stream);
     let body = STREAM.replace("\"stream\"", r#""callback_url":"https://example.com/","stream""#);
     assert_eq!(api.post(INFERENCE, &[], &body).await.status, 202);
-    assert_eq!(api.state.streams.available_permits(), 1024, "they take no place");
+    assert_eq!(api.state.streams.n_taken(), 0, "they take no place");
 }
 
 #[tokio::test]
 async fn open_streams_are_bounded() {
     let api = start().await;
-    let all = u32::try_from(api.state.streams.available_permits()).unwrap();
-    let taken = std::sync::Arc::clone(&api.state.streams).try_acquire_many_owned(all).unwrap();
+    let taken = take_all(&api.state.streams);
     let reply = api.post(INFERENCE, &[], STREAM).await;
     assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, "1"));
     assert_eq!(api.n_jobs().await, 0, "nothing was made");
     drop(taken);
     let (stream, _) = begun(&api, INFERENCE, &[], STREAM).await;
-    assert_eq!(api.state.streams.available_permits(), all as usize - 1);
+    assert_eq!(api.state.streams.n_taken(), 1);
     drop(stream);
-    assert_eq!(api.state.streams.available_permits(), all as usize);
+    assert_eq!(api.state.streams.n_taken(), 0);
+}
+
+/// All places, taken by other accounts than `acme`.
+fn take_all(places: &Places) -> Vec<Place> {
+    let accounts: [AccountId; 2] = ["one".parse().unwrap(), "two".parse().unwrap()];
+    (0..MAX_STREAMS).map(|n| places.take(&accounts[n % 2]).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn one_account_does_not_take_the_streams_of_all() {
+    let api = TestApi::with(|config| config.max_streams_per_account = 1).await;
+    let (_open, claim) = begun(&api, INFERENCE, &[], STREAM).await;
+    let refused = api.post(INFERENCE, &[], STREAM).await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, "1"));
+    let detail = "too many event streams of this account are open";
+    assert_eq!(refused.json(), json!({ "detail": detail }));
+    let follow = api.get(&format!("/v5/jobs/{}/events", claim.job.id)).await;
+    assert_eq!(follow.json(), json!({ "detail": detail }));
+    let other = api.add_key("other", &[]).await;
+    begun(&api, INFERENCE, &[("x-api-key", other.expose_secret())], STREAM).await;
 }
 
 #[tokio::test]
