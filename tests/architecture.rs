@@ -42,6 +42,7 @@ fn the_domain_knows_no_store_broker_or_configuration() {
         "job",
         "model",
         "retry",
+        "ticket",
         "usage",
         "vendor",
         "view",

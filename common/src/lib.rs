@@ -16,6 +16,7 @@ pub mod model;
 pub mod retry;
 pub mod route;
 pub mod stream;
+pub mod ticket;
 pub mod usage;
 pub mod vendor;
 pub mod view;

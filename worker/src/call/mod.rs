@@ -7,14 +7,15 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
-use inferq_common::{error::ErrorClass, id::AccountId, job::Job, store::Claim, telemetry::metric};
+use inferq_common::{
+    error::ErrorClass, id::AccountId, job::Job, store::Claim, telemetry::metric, ticket::Ticket,
+};
 use inferq_vendors::{Call, Candidate, Candidates, Progress, Reply, VendorError};
 use metrics::{counter, gauge};
 use tokio::time::{Instant, timeout};
 use tracing::error;
 
 pub(crate) use self::limit::Limit;
-use self::ticket::Ticket;
 use crate::{
     Worker,
     gate::{Pass, Permit, pass},
@@ -69,7 +70,7 @@ async fn call_paid_by(runner: &Runner, claim: &Claim, held: &Held, payer: &Accou
         () = held.revoked.cancelled() => return End::Revoked.into(),
         () = runner.hand_back.cancelled() => return End::Interrupted.into(),
     };
-    let found = found.and_then(|candidates| Ok((candidates, Ticket::of(&claim.job)?)));
+    let found = found.and_then(|candidates| Ok((candidates, ticket::of(&claim.job)?)));
     match found {
         Ok((candidates, None)) => call_with_one_of(&candidates, runner, claim, held).await,
         Ok((candidates, Some(ticket))) => go_on(&candidates, runner, claim, held, ticket).await,
@@ -86,7 +87,9 @@ async fn go_on(
     held: &Held,
     ticket: Ticket,
 ) -> Called {
-    let Some(candidate) = ticket.candidate(candidates) else { return no_adapter().into() };
+    let Some(candidate) = ticket::candidate(&ticket, candidates) else {
+        return no_adapter().into();
+    };
     let turn = Turn { candidate, spent: ticket.spent(runner.worker.clock.now()), permit: None };
     call_within_limits(runner, claim, held, turn, Some(ticket)).await
 }
@@ -214,14 +217,14 @@ async fn call_within_limits(
     if claim.job.stream {
         return streaming::run(runner, claim, held, turn, &call, &limit).await;
     }
-    let ticket = ticket.unwrap_or_else(|| Ticket::start(turn.candidate, turn.spent, clock.now()));
+    let ticket = ticket.unwrap_or_else(|| ticket::start(turn.candidate, turn.spent, clock.now()));
     // The block makes sure that the panic of a call that fails before its first await is caught.
     let answer =
         guarded(async { turn.candidate.adapter.advance(&call, ticket.task.as_deref()).await });
     let end = match until_stopped(runner, held, timeout(limit.time, answer)).await {
         Ok(Ok(Ok(Progress::Done(reply)))) => End::Answered(reply),
         Ok(Ok(Ok(Progress::Pending { ticket: task, wait }))) => {
-            ticket.parked(task, wait, &claim.job, clock.now())
+            ticket::parked(ticket, task, wait, &claim.job, clock.now())
         }
         Ok(Ok(Err(error))) => End::Failed(error),
         Ok(Err(_)) => End::Failed(limit.passed(&claim.job)),
