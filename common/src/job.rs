@@ -10,6 +10,7 @@ use crate::{
     credential::CredentialName,
     error::JobError,
     id::{AccountId, InstanceId, JobId, ModelId},
+    ticket::Ticket,
     usage::Usage,
     vendor::{Vendor, text_enum},
 };
@@ -194,7 +195,8 @@ pub struct Job {
     pub expires_at: Option<DateTime<Utc>>,
     /// When its first attempt began.
     pub started_at: Option<DateTime<Utc>>,
-    /// When its present or last attempt began.
+    /// When its present or last attempt was claimed. One that was parked began earlier: see
+    /// [`Job::attempt_began_at`].
     pub attempt_started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
 }
@@ -208,6 +210,15 @@ impl Job {
     pub fn deadline(&self) -> Option<DateTime<Utc>> {
         let total = self.limits.total_timeout?;
         Some(self.created_at + TimeDelta::from_std(total).unwrap_or(TimeDelta::MAX))
+    }
+
+    /// When its present or last attempt began: with the task it goes on with, if it goes on with one,
+    /// else with its claim. One that took over the task of a lost attempt began with that task too.
+    pub fn attempt_began_at(&self) -> Option<DateTime<Utc>> {
+        let ticket = self.ticket.as_deref().and_then(|ticket| ticket.parse::<Ticket>().ok());
+        let task_at = ticket.map(|ticket| ticket.started_at);
+        // The clocks of two workers may differ: it was begun before it was claimed again.
+        task_at.into_iter().chain(self.attempt_started_at).min()
     }
 }
 

@@ -56,7 +56,7 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
         info!("attempt was stopped: the store has given it another end");
         return None;
     };
-    observe(&claim.job, &outcome, began.elapsed());
+    observe(&claim.job, &outcome, lasted(&claim.job, began.elapsed(), now));
     let recorded = runner.finish(&claim, &mut outcome).await;
     drop(held);
     let Some(finished_at) = recorded else {
@@ -222,6 +222,13 @@ fn observe_wait(claim: &Claim) {
         .record(waited.as_secs_f64());
 }
 
+/// How long an attempt has lasted that was claimed so long ago: all the time of its task, if it goes on
+/// with one.
+fn lasted(job: &Job, claimed: Duration, now: DateTime<Utc>) -> Duration {
+    let task_at = job.attempt_began_at().filter(|_| job.ticket.is_some());
+    task_at.and_then(|began_at| (now - began_at).to_std().ok()).unwrap_or(claimed)
+}
+
 fn observe(job: &Job, outcome: &Outcome, took: Duration) {
     let outcome = match outcome {
         Outcome::Succeeded { .. } => "succeeded",
@@ -239,6 +246,7 @@ pub(crate) mod tests {
     use inferq_common::{
         id::{AccountId, JobId},
         job::{Json, Limits, Operation, Priority},
+        ticket::Ticket,
         usage::Usage,
         vendor::Vendor,
     };
@@ -340,6 +348,16 @@ pub(crate) mod tests {
         assert_eq!(decided(&job, End::Interrupted), Some(Outcome::HandedBack));
         let deferred = Some(Outcome::Deferred { run_at: NOW, ticket: None });
         assert_eq!(decided(&job, End::HeldBack(NOW)), deferred);
+    }
+
+    #[test]
+    fn an_attempt_that_was_parked_has_lasted_since_its_task_was_started() {
+        let mut job = a_job(limits(60, None));
+        let (claimed, now) = (Duration::from_secs(1), NOW + TimeDelta::seconds(9));
+        assert_eq!(lasted(&job, claimed, now), claimed);
+        let ticket = Ticket { key: String::new(), started_at: NOW, task: None };
+        job.ticket = Some(ticket.to_string());
+        assert_eq!(lasted(&job, claimed, now), Duration::from_secs(9));
     }
 
     #[test]

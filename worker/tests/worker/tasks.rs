@@ -69,6 +69,10 @@ async fn between_two_questions_a_task_holds_no_place() {
     let attempts = platform.attempts(id).await;
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0].vendor_request_id.as_deref(), Some("task-1"));
+    let lasted = attempts[0].finished_at - attempts[0].started_at;
+    assert!(lasted.num_seconds() >= 9, "from its start to its end: {lasted}");
+    let waited = attempts[0].started_at - job.started_at.unwrap();
+    assert!(waited.num_milliseconds().abs() < 500, "the job started with it: {waited}");
     assert_eq!(scripted.calls(id), 1, "it was started once");
     worker.stop().await;
 }

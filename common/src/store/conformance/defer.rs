@@ -3,6 +3,7 @@ use crate::{
     error::ErrorClass,
     job::{AttemptOutcome, JobStatus, Limits, Outcome},
     store::Cancelled,
+    ticket::Ticket,
 };
 
 fn deferred_to(seconds: i64) -> Outcome {
@@ -191,6 +192,63 @@ pub async fn a_ticket_ends_with_its_job(fixture: Fixture) {
         }
     }
     assert_eq!(fixture.job(id).await.ticket, None);
+}
+
+/// That of a task started at [`at`] `seconds`.
+fn ticket_of(seconds: i64) -> String {
+    let task = Some("task".to_owned());
+    Ticket { key: "configured".to_owned(), started_at: at(seconds), task }.to_string()
+}
+
+pub async fn an_attempt_that_was_parked_shows_its_whole_time(fixture: Fixture) {
+    let (instance, lost) = (fixture.instance().await, fixture.instance().await);
+    let park = async |seconds: i64| {
+        let claim = fixture.running(a_job(), instance).await;
+        let ticket = ticket_of(seconds);
+        assert!(fixture.finish_one(&claim, deferred_with(3, Some(&ticket)), at(3)).await);
+        // To ask for it without an answer changes nothing.
+        let again = fixture.claim_one(claim.job.id, instance, at(4)).await.unwrap();
+        assert!(fixture.finish_one(&again, deferred_with(5, None), at(5)).await);
+        let job = fixture.job(claim.job.id).await;
+        assert_eq!((job.attempt, job.started_at), (0, Some(at(1))), "its vendor is at work");
+        claim.job.id
+    };
+    let times = async |id| -> Vec<_> {
+        let attempts = fixture.list_attempts(id).await.unwrap();
+        attempts.iter().map(|attempt| (attempt.started_at, attempt.finished_at)).collect()
+    };
+    for outcome in [succeeded(), failed(), retry_at(at(9))] {
+        let id = park(2).await;
+        let claim = fixture.claim_one(id, instance, at(7)).await.unwrap();
+        assert!(fixture.finish_one(&claim, outcome, at(8)).await);
+        assert_eq!(times(id).await, [(at(2), at(8))]);
+        assert_eq!(fixture.job(id).await.started_at, Some(at(1)));
+    }
+    let cancelled = park(2).await;
+    fixture.claim_one(cancelled, instance, at(7)).await.unwrap();
+    fixture.cancel(cancelled, &acme(), at(8)).await.unwrap();
+    assert_eq!(times(cancelled).await, [(at(2), at(8))]);
+    // Another clock went ahead of ours.
+    let ahead = park(20).await;
+    let claim = fixture.claim_one(ahead, lost, at(7)).await.unwrap();
+    assert_eq!(claim.job.attempt_started_at, Some(at(7)), "by which it is told from others");
+    fixture.retire(lost).await.unwrap();
+    fixture.rescue(instance, at(8), 10).await.unwrap();
+    assert_eq!(times(ahead).await, [(at(7), at(8))]);
+}
+
+pub async fn an_attempt_without_a_task_of_its_own_began_with_its_claim(fixture: Fixture) {
+    let instance = fixture.instance().await;
+    let claim = fixture.running(a_job(), instance).await;
+    let id = claim.job.id;
+    assert!(fixture.finish_one(&claim, deferred_with(3, Some(&ticket_of(1))), at(2)).await);
+    let claim = fixture.claim_one(id, instance, at(3)).await.unwrap();
+    assert!(fixture.finish_one(&claim, retry_at(at(5)), at(4)).await);
+    let claim = fixture.claim_one(id, instance, at(5)).await.unwrap();
+    assert!(fixture.finish_one(&claim, failed(), at(6)).await);
+    let attempts = fixture.list_attempts(id).await.unwrap();
+    let began: Vec<_> = attempts.iter().map(|attempt| attempt.started_at).collect();
+    assert_eq!(began, [at(1), at(5)]);
 }
 
 pub async fn a_job_with_a_ticket_has_started_and_does_not_expire(fixture: Fixture) {

@@ -129,6 +129,8 @@ macro_rules! store_conformance_cases {
             a_deferral_holds_only_with_its_claim
             a_ticket_is_shown_until_its_attempt_has_failed
             a_ticket_ends_with_its_job
+            an_attempt_that_was_parked_shows_its_whole_time
+            an_attempt_without_a_task_of_its_own_began_with_its_claim
             a_job_with_a_ticket_has_started_and_does_not_expire
             revoked_names_what_is_no_longer_held
             a_queued_job_is_cancelled_at_once

@@ -7,12 +7,16 @@ use super::{finish::without_nul, streams::Begun, submit::count};
 use crate::{job::Outcome, store::Claim};
 
 /// As FINISH guards itself. What the claim had overwritten is put back: with no attempt before it
-/// the job has not started, else its last attempt is that of the row before.
+/// the job has not started, unless it has a ticket: then its vendor is at work. Its last attempt is
+/// that of the row before.
 pub(super) const DEFER: &str = "
 UPDATE jobs
 SET status = 'queued',
     attempt = jobs.attempt - 1,
-    started_at = CASE WHEN jobs.attempt > 1 THEN jobs.started_at END,
+    started_at = CASE
+        WHEN jobs.attempt > 1 OR COALESCE(input.ticket, jobs.ticket) IS NOT NULL
+        THEN jobs.started_at
+    END,
     attempt_started_at = (
         SELECT attempts.started_at
         FROM attempts

@@ -43,10 +43,10 @@ WITH ended AS (
         instance_id = CASE WHEN input.status = 'queued' THEN jobs.instance_id END
     FROM unnest(
         $1::uuid[], $2::uuid[], $3::int4[], $4::text[], $5::text[], $6::bool[], $7::timestamptz[],
-        $8::text[], $9::uuid[], $10::text[], $15::timestamptz[]
+        $8::text[], $9::uuid[], $10::text[], $15::timestamptz[], $16::timestamptz[]
     ) WITH ORDINALITY AS input (
         job_id, instance_id, attempt, status, outcome, lost, run_at, vendor_request_id,
-        delivery_id, host, attempt_started_at, position
+        delivery_id, host, attempt_started_at, began_at, position
     )
     WHERE jobs.job_id = ANY (ARRAY[input.job_id])
         AND jobs.status || '' = 'running'
@@ -56,15 +56,15 @@ WITH ended AS (
         AND input.instance_id = ANY (ARRAY(
             SELECT instance_id FROM instances WHERE instance_id = ANY ($2) AND lost_at IS NULL
         ))
-    RETURNING jobs.job_id, jobs.account_id, jobs.callback_url, jobs.attempt,
-        jobs.attempt_started_at, jobs.status, input.instance_id, input.outcome,
+    RETURNING jobs.job_id, jobs.account_id, jobs.callback_url, jobs.attempt, jobs.status,
+        input.began_at, input.instance_id, input.outcome,
         input.vendor_request_id, input.delivery_id, input.host, input.position
 ), tried AS (
     INSERT INTO attempts (
         job_id, number, outcome, instance_id, started_at, finished_at, error, usage,
         vendor_request_id
     )
-    SELECT job_id, attempt, outcome, instance_id, attempt_started_at, $12,
+    SELECT job_id, attempt, outcome, instance_id, began_at, $12,
         ($13::text[])[position]::json, ($14::text[])[position]::json, vendor_request_id
     FROM ended
 ), results AS (
@@ -223,6 +223,7 @@ async fn end(
         .bind(column!(|one| one.ending.error.as_ref().map(rows::text_of)))
         .bind(column!(|one| rows::usage_text(&one.ending.usage)))
         .bind(column!(|one| one.claim.job.attempt_started_at))
+        .bind(column!(|one| one.claim.job.attempt_began_at()))
         .fetch_all(connection)
         .await?;
     let index = |position: i64| {

@@ -286,7 +286,7 @@ async fn adopt(
     let tried: Vec<(JobId, u32, InstanceId, DateTime<Utc>)> = orphans
         .iter()
         .filter_map(|orphan| {
-            let started_at = orphan.job.attempt_started_at.unwrap_or(now);
+            let started_at = orphan.job.attempt_began_at().unwrap_or(now);
             Some((orphan.job.id, orphan.job.attempt, orphan.ran_at?, started_at))
         })
         .collect();

@@ -364,7 +364,7 @@ async fn cancel(
         .bind(id.as_uuid())
         .bind(count(job.attempt))
         .bind(ran_at)
-        .bind(job.attempt_started_at.unwrap_or(now))
+        .bind(job.attempt_began_at().unwrap_or(now))
         .bind(now)
         .bind(rows::text_of(&error))
         .execute(&mut *connection)

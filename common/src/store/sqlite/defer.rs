@@ -7,11 +7,12 @@ use super::{values::micros, writer::Tx};
 use crate::store::{Claim, StoreError, rows::ready_at};
 
 /// As END guards itself. What the claim had overwritten is put back: with no attempt before it the
-/// job has not started, else its last attempt is that of the row before.
+/// job has not started, unless it has a ticket: then its vendor is at work. Its last attempt is that
+/// of the row before.
 pub(super) const DEFER: &str = "UPDATE jobs
          SET status = 'queued',
              attempt = attempt - 1,
-             started_at = iif(attempt > 1, started_at, NULL),
+             started_at = iif(attempt > 1 OR coalesce(?7, ticket) IS NOT NULL, started_at, NULL),
              attempt_started_at = (
                  SELECT a.started_at FROM attempts AS a
                  WHERE a.job_id = jobs.job_id AND a.number = jobs.attempt - 1

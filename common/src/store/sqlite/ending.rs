@@ -41,7 +41,7 @@ pub(super) fn insert_attempt(
             end.job.attempt,
             end.outcome.as_str(),
             end.instance.as_uuid(),
-            micros(end.job.attempt_started_at.unwrap_or(now)),
+            micros(end.job.attempt_began_at().unwrap_or(now)),
             micros(now),
             end.error.map(rows::text_of),
             rows::usage_text(end.usage),
