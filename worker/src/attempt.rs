@@ -244,11 +244,10 @@ fn observe(job: &Job, outcome: &Outcome, took: Duration) {
 #[cfg(test)]
 pub(crate) mod tests {
     use inferq_common::{
-        id::{AccountId, JobId},
-        job::{Json, Limits, Operation, Priority},
+        job::{Json, Limits},
+        testing::queued_job,
         ticket::Ticket,
         usage::Usage,
-        vendor::Vendor,
     };
     use rand::{SeedableRng as _, rngs::StdRng};
 
@@ -258,33 +257,12 @@ pub(crate) mod tests {
 
     pub(crate) fn a_job(limits: Limits) -> Job {
         Job {
-            id: JobId::new(NOW),
-            account: "acme".parse::<AccountId>().unwrap(),
-            operation: Operation::Inference,
-            alias: None,
-            vendor: Vendor::OpenAi,
-            model: "m".into(),
-            model_id: None,
-            retry_of: None,
-            priority: Priority::Normal,
             status: JobStatus::Running,
             attempt: 1,
-            lost_attempts: 0,
             limits,
-            route: None,
-            credential: None,
-            stream: false,
-            deferred: false,
-            ticket: None,
-            callback_url: None,
-            metadata: None,
-            reply_to: None,
-            created_at: NOW,
-            run_at: None,
-            expires_at: None,
             started_at: Some(NOW),
             attempt_started_at: Some(NOW),
-            finished_at: None,
+            ..queued_job(NOW)
         }
     }
 

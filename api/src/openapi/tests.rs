@@ -6,14 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use http::Method;
-use inferq_common::{
-    id::JobId,
-    job::{Job, JobStatus, Limits, Operation, Priority},
-    vendor::Vendor,
-    view::JobView,
-};
+use inferq_common::{testing::queued_job, view::JobView};
 use serde_json::Value;
 
 use crate::testing::TestApi;
@@ -67,37 +62,7 @@ async fn every_route_is_in_the_document_and_every_operation_has_a_route() {
 
 #[test]
 fn a_job_has_the_members_the_document_lists() {
-    let at = DateTime::<Utc>::UNIX_EPOCH;
-    let job = Job {
-        id: JobId::new(at),
-        account: "acme".parse().unwrap(),
-        operation: Operation::Inference,
-        alias: None,
-        vendor: Vendor::ModelZoo,
-        model: "echo".to_owned(),
-        model_id: None,
-        retry_of: None,
-        priority: Priority::Normal,
-        status: JobStatus::Queued,
-        attempt: 0,
-        lost_attempts: 0,
-        limits: Limits::default(),
-        route: None,
-        credential: None,
-        stream: false,
-        deferred: false,
-        ticket: None,
-        callback_url: None,
-        metadata: None,
-        reply_to: None,
-        created_at: at,
-        run_at: None,
-        expires_at: None,
-        started_at: None,
-        attempt_started_at: None,
-        finished_at: None,
-    };
-    let job = serde_json::to_value(JobView::new(job, None)).unwrap();
+    let job = serde_json::to_value(JobView::new(queued_job(DateTime::UNIX_EPOCH), None)).unwrap();
     let schema = &document()["components"]["schemas"]["Job"];
     let names = |value: &Value| -> BTreeSet<String> {
         value.as_object().unwrap().keys().cloned().collect()

@@ -3,9 +3,8 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::{
-    id::JobId,
-    job::{JobStatus, Limits, Operation, Priority},
-    vendor::Vendor,
+    job::{JobStatus, Limits},
+    testing::queued_job,
 };
 
 const NOW: DateTime<Utc> = DateTime::<Utc>::UNIX_EPOCH;
@@ -13,33 +12,13 @@ const NOW: DateTime<Utc> = DateTime::<Utc>::UNIX_EPOCH;
 /// A running job whose attempt number `attempt` has just failed.
 fn job(attempt: u32, lost_attempts: u32, num_retries: u32) -> Job {
     Job {
-        id: JobId::new(NOW),
-        account: "default".parse().unwrap(),
-        operation: Operation::Inference,
-        alias: None,
-        vendor: Vendor::ModelZoo,
-        model: "echo".to_owned(),
-        model_id: None,
-        retry_of: None,
-        priority: Priority::Normal,
         status: JobStatus::Running,
         attempt,
         lost_attempts,
         limits: Limits { num_retries, ..Limits::default() },
-        route: None,
-        credential: None,
-        stream: false,
-        deferred: false,
-        ticket: None,
-        callback_url: None,
-        metadata: None,
-        reply_to: None,
-        created_at: NOW,
-        run_at: None,
-        expires_at: None,
         started_at: Some(NOW),
         attempt_started_at: Some(NOW),
-        finished_at: None,
+        ..queued_job(NOW)
     }
 }
 

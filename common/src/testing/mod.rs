@@ -1,4 +1,8 @@
-//! Servers for tests: the ones the environment names, else containers, else installed programs.
+//! What tests of several crates share: a plain job, and servers (the ones the environment names, else
+//! containers, else installed programs).
 
+mod job;
 pub mod postgres;
 pub mod rabbitmq;
+
+pub use self::job::queued_job;

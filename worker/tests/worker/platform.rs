@@ -12,7 +12,7 @@ use inferq_common::{
     id::{AccountId, InstanceId, JobId},
     inbox::{Handlers, InboxHub},
     instance::{CurrentInstance, Identity, keep_alive},
-    job::{Attempt, Job, JobResult, JobStatus, Json, Limits, NewJob, Operation, Priority},
+    job::{Attempt, Job, JobResult, JobStatus, Json, NewJob},
     publisher::Publisher,
     shutdown::Shutdown,
     store::{
@@ -20,6 +20,7 @@ use inferq_common::{
         Submitted, Wakeup, path::JobPath, sqlite::SqliteStore,
     },
     sweeper::Sweeper,
+    testing::queued_job,
     vendor::Vendor,
 };
 use inferq_vendors::{Adapter, Registry};
@@ -147,35 +148,8 @@ impl Platform {
     /// Stores a job for `model`, and no one is told.
     pub(crate) async fn add(&self, model: &str, edit: impl FnOnce(&mut Job)) -> Job {
         let now = self.clock.now();
-        let mut job = Job {
-            id: JobId::new(now),
-            account: self.account.clone(),
-            operation: Operation::Inference,
-            alias: None,
-            vendor: Vendor::OpenAi,
-            model: model.to_owned(),
-            model_id: None,
-            retry_of: None,
-            priority: Priority::Normal,
-            status: JobStatus::Queued,
-            attempt: 0,
-            lost_attempts: 0,
-            limits: Limits::default(),
-            route: None,
-            credential: None,
-            stream: false,
-            deferred: false,
-            ticket: None,
-            callback_url: None,
-            metadata: None,
-            reply_to: None,
-            created_at: now,
-            run_at: None,
-            expires_at: None,
-            started_at: None,
-            attempt_started_at: None,
-            finished_at: None,
-        };
+        let mut job =
+            Job { account: self.account.clone(), model: model.to_owned(), ..queued_job(now) };
         edit(&mut job);
         let args = Json::parse(format!(r#"{{"job":"{}"}}"#, job.id)).unwrap();
         let new = NewJob { job: job.clone(), args, idempotency: None };

@@ -7,13 +7,10 @@ use super::Fixture;
 use crate::{
     error::{ErrorClass, JobError},
     id::{AccountId, InstanceId, JobId},
-    job::{
-        IdempotencyKey, Job, JobResult, JobStatus, Json, Limits, NewJob, Operation, Outcome,
-        Priority,
-    },
+    job::{IdempotencyKey, Job, JobResult, JobStatus, Json, NewJob, Outcome},
     store::{Claim, NewInstance, Submitted},
+    testing::queued_job,
     usage::Usage,
-    vendor::Vendor,
 };
 
 /// The moment cases begin at, plus seconds; with microseconds, which must survive.
@@ -32,37 +29,8 @@ pub(super) fn acme() -> AccountId {
 
 /// A plain job of `acme`, made at [`at`] zero.
 pub(super) fn a_job() -> JobBuilder {
-    let job = Job {
-        id: JobId::new(at(0)),
-        account: acme(),
-        operation: Operation::Inference,
-        alias: None,
-        vendor: Vendor::OpenAi,
-        model: "gpt-5".into(),
-        model_id: None,
-        retry_of: None,
-        priority: Priority::Normal,
-        status: JobStatus::Queued,
-        attempt: 0,
-        lost_attempts: 0,
-        limits: Limits::default(),
-        route: None,
-        credential: None,
-        stream: false,
-        deferred: false,
-        ticket: None,
-        callback_url: None,
-        metadata: None,
-        reply_to: None,
-        created_at: at(0),
-        run_at: None,
-        expires_at: None,
-        started_at: None,
-        attempt_started_at: None,
-        finished_at: None,
-    };
     let args = Json::parse(r#"{"messages":[]}"#).unwrap();
-    JobBuilder(NewJob { job, args, idempotency: None })
+    JobBuilder(NewJob { job: queued_job(at(0)), args, idempotency: None })
 }
 
 /// A plain job, for the tests of one store.

@@ -16,11 +16,11 @@ use inferq_common::{
     egress::Guard,
     id::{AccountId, DeliveryId, InstanceId, JobId},
     instance::CurrentInstance,
-    job::{Job, JobStatus, Json, Limits, NewJob, Operation, Outcome, Priority},
+    job::{Job, Json, NewJob, Outcome},
     shutdown::Shutdown,
     store::{NewInstance, SharedStore, sqlite::SqliteStore},
+    testing::queued_job,
     usage::Usage,
-    vendor::Vendor,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{
@@ -206,33 +206,10 @@ impl Bench {
 
 fn job(account: &AccountId, url: &str, now: DateTime<Utc>) -> Job {
     Job {
-        id: JobId::new(now),
         account: account.clone(),
-        operation: Operation::Inference,
-        alias: None,
-        vendor: Vendor::ModelZoo,
-        model: "echo".to_owned(),
-        model_id: None,
-        retry_of: None,
-        priority: Priority::Normal,
-        status: JobStatus::Queued,
-        attempt: 0,
-        lost_attempts: 0,
-        limits: Limits::default(),
-        route: None,
-        credential: None,
-        stream: false,
-        deferred: false,
-        ticket: None,
         callback_url: Some(url.to_owned()),
         metadata: Some(Json::parse(r#"{"order":12345678901234567890}"#).unwrap()),
-        reply_to: None,
-        created_at: now,
-        run_at: None,
-        expires_at: None,
-        started_at: None,
-        attempt_started_at: None,
-        finished_at: None,
+        ..queued_job(now)
     }
 }
 
