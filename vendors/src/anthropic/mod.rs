@@ -14,10 +14,7 @@ pub(crate) mod wire;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{ACCEPT, CONTENT_TYPE},
-};
+use http::{HeaderMap, HeaderValue};
 use inferq_common::{
     clock::Clock, config::VendorConfig, error::ErrorClass, job::Route, vendor::Vendor,
 };
@@ -32,7 +29,7 @@ use crate::{
     framing::Framing,
     json,
     remote::{
-        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
+        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url, below,
         http::Clients,
     },
 };
@@ -94,14 +91,8 @@ impl Dialect for Anthropic {
         let model = Model::InBody(&call.model);
         let body = convert::request_body_without(self.refused, call.args.as_str(), model, mode)
             .map_err(|error| invalid(format!("args: {error}")))?;
-        let mut headers = self.headers.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, mode.accept());
-        let mut url = self.base_url.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(wire::path(route));
-        }
-        Ok(Request { method: Method::POST, url, headers, body: body.into() })
+        let url = below(&self.base_url, wire::path(route));
+        Ok(Request::post(url, self.headers.clone(), mode.accept(), body))
     }
 
     fn parse(

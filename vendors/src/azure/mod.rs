@@ -10,7 +10,7 @@ mod place;
 use std::{borrow::Cow, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue};
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vendor};
 use url::Url;
 
@@ -99,14 +99,14 @@ impl Dialect for Azure {
 
     fn request(&self, call: &Call, route: Route, mode: Mode) -> Result<Request, VendorError> {
         let url = self.place.url(route, &call.model)?;
-        let mut headers = openai::with_types(self.headers.clone(), mode);
+        let mut headers = self.headers.clone();
         let body = if is_claude(route) {
             headers.entry("anthropic-version").or_insert(HeaderValue::from_static(CLAUDE_VERSION));
             Self::claude_body(call, mode)?
         } else {
             self.openai_body(call, route, mode)?
         };
-        Ok(Request { method: Method::POST, url, headers, body: body.into() })
+        Ok(Request::post(url, headers, mode.accept(), body))
     }
 
     fn parse(

@@ -12,10 +12,7 @@ mod wire;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{ACCEPT, CONTENT_TYPE},
-};
+use http::{HeaderMap, HeaderValue};
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, route, vendor::Vendor};
 
 use self::{auth::Auth, place::Place, stream::Reader};
@@ -68,10 +65,7 @@ impl Dialect for Bedrock {
         let url = wire::url(self.place.base_url(), route, id, mode)?;
         let body = convert::request_body(call.args.as_str(), id, route, mode)
             .map_err(|error| invalid(format!("args: {error}")))?;
-        let mut headers = self.headers.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, accept(route, mode));
-        Ok(Request { method: Method::POST, url, headers, body: body.into() })
+        Ok(Request::post(url, self.headers.clone(), accept(route, mode), body))
     }
 
     fn parse(

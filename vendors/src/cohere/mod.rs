@@ -11,7 +11,7 @@ mod wire;
 use std::{borrow::Cow, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vendor};
 use url::Url;
 
@@ -24,7 +24,7 @@ use crate::{
     json,
     openai::{self, Flavor},
     remote::{
-        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
+        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url, below,
         http::Clients,
     },
 };
@@ -84,12 +84,8 @@ impl Dialect for Cohere {
         let (args, model) = (call.args.as_str(), Some(call.model.as_str()));
         let body = openai::convert::request_body(args, model, mode, false)
             .map_err(|error| invalid(format!("args: {error}")))?;
-        let headers = openai::with_types(self.headers.clone(), mode);
-        let mut url = self.base_url.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(wire::path(route));
-        }
-        Ok(Request { method: Method::POST, url, headers, body: body.into() })
+        let url = below(&self.base_url, wire::path(route));
+        Ok(Request::post(url, self.headers.clone(), mode.accept(), body))
     }
 
     fn parse(

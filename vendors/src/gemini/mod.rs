@@ -16,10 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{ACCEPT, CONTENT_TYPE},
-};
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vendor};
 use url::Url;
 
@@ -177,10 +174,7 @@ impl Dialect for Gemini {
                 .map_err(|error| invalid(format!("args: {error}")))?;
             (url, body)
         };
-        let mut headers = self.headers.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, mode.accept());
-        Ok(Request { method: Method::POST, url, headers, body: body.into() })
+        Ok(Request::post(url, self.headers.clone(), mode.accept(), body))
     }
 
     fn parse(

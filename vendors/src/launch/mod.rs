@@ -25,7 +25,7 @@ use crate::{
     framing::Framing,
     json,
     remote::{
-        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
+        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url, below,
         http::Clients,
     },
 };
@@ -112,11 +112,7 @@ impl LaunchAdapter {
 
 impl Launch {
     fn url(&self, path: &[&str]) -> Url {
-        let mut url = self.base_url.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
-        }
-        url
+        below(&self.base_url, path)
     }
 
     fn plain(&self, method: Method, url: Url, mode: Mode, body: String) -> Request {

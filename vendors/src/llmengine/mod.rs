@@ -9,10 +9,7 @@ mod wire;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{ACCEPT, CONTENT_TYPE},
-};
+use http::HeaderMap;
 use inferq_common::{
     clock::Clock, config::VendorConfig, job::Route, members::each_member, vendor::Vendor,
 };
@@ -25,7 +22,7 @@ use crate::{
     framing::Framing,
     json, openai,
     remote::{
-        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
+        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url, below,
         http::Clients,
     },
 };
@@ -60,10 +57,7 @@ impl Dialect for LlmEngine {
     }
 
     fn request(&self, call: &Call, route: Route, mode: Mode) -> Result<Request, VendorError> {
-        let mut url = self.base_url.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(wire::path(route, mode));
-        }
+        let mut url = below(&self.base_url, wire::path(route, mode));
         let args = call.args.as_str();
         let body = if route == Route::CompletionsSync {
             url.query_pairs_mut().append_pair("model_endpoint_name", &call.model);
@@ -73,10 +67,7 @@ impl Dialect for LlmEngine {
             openai::convert::request_body(args, Some(&call.model), mode, asks_for_usage)
         };
         let body = body.map_err(|error| invalid(format!("args: {error}")))?;
-        let mut headers = self.headers.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, mode.accept());
-        Ok(Request { method: Method::POST, url, headers, body: body.into() })
+        Ok(Request::post(url, self.headers.clone(), mode.accept(), body))
     }
 
     fn parse(

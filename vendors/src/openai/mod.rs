@@ -11,10 +11,7 @@ pub(crate) mod wire;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{ACCEPT, CONTENT_TYPE},
-};
+use http::{HeaderMap, HeaderValue};
 use inferq_common::{clock::Clock, config::VendorConfig, job::Route, vendor::Vendor};
 use url::Url;
 
@@ -29,7 +26,7 @@ use crate::{
     framing::Framing,
     json,
     remote::{
-        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url,
+        Dialect, Failure, Follow, Mode, Parsed, Remote, Request, base_headers, base_url, below,
         http::Clients,
     },
 };
@@ -99,12 +96,8 @@ impl Dialect for OpenAi {
         let asks_for_usage = self.flavor.asks_for_usage && wire::has_usage_option(route);
         let body = convert::request_body(call.args.as_str(), Some(&model), mode, asks_for_usage)
             .map_err(|error| invalid(format!("args: {error}")))?;
-        let headers = with_types(self.headers.clone(), mode);
-        let mut url = self.base_url.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(wire::path(route));
-        }
-        Ok(Request { method: Method::POST, url, headers, body: body.into() })
+        let url = below(&self.base_url, wire::path(route));
+        Ok(Request::post(url, self.headers.clone(), mode.accept(), body))
     }
 
     fn parse(
@@ -128,13 +121,6 @@ impl Dialect for OpenAi {
     fn failure(&self, failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
         classify::error(self.flavor, failure, now)
     }
-}
-
-/// Adds what the body is and what the answer should be.
-pub(crate) fn with_types(mut headers: HeaderMap, mode: Mode) -> HeaderMap {
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ACCEPT, mode.accept());
-    headers
 }
 
 /// Who reads a streamed answer, if it is one.

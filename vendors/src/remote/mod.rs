@@ -10,7 +10,10 @@ mod streaming;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, header::AUTHORIZATION};
+use ::http::{
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -68,6 +71,15 @@ pub fn base_url(config: &VendorConfig, default: &str) -> Result<Url, String> {
     }
 }
 
+/// An address below `base`.
+pub fn below(base: &Url, path: impl IntoIterator<Item: AsRef<str>>) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(path);
+    }
+    url
+}
+
 /// The headers that `config` adds to every call.
 ///
 /// # Errors
@@ -92,6 +104,15 @@ pub struct Request {
     pub url: Url,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+impl Request {
+    /// A POST of a JSON document, whose answer is wanted as `accept` says.
+    pub fn post(url: Url, mut headers: HeaderMap, accept: HeaderValue, body: String) -> Self {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, accept);
+        Self { method: Method::POST, url, headers, body: body.into() }
+    }
 }
 
 /// The result of a 2xx answer.

@@ -10,10 +10,7 @@ mod target;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{ACCEPT, CONTENT_TYPE},
-};
+use http::HeaderMap;
 use inferq_common::{
     clock::Clock, config::VendorConfig, error::ErrorClass, job::Route, vendor::Vendor,
 };
@@ -169,10 +166,7 @@ impl Dialect for VertexAi {
         path::check_name(&call.model)?;
         let target = Target::of(&call.model)?;
         let (url, body) = self.body(call, &target, route, mode)?;
-        let mut headers = self.headers.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, mode.accept());
-        Ok(Request { method: Method::POST, url, headers, body: body.into() })
+        Ok(Request::post(url, self.headers.clone(), mode.accept(), body))
     }
 
     fn parse(
