@@ -1,7 +1,6 @@
 //! Claim: queued jobs to running ones, with their arguments.
 
 use chrono::{DateTime, Utc};
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{PostgresStore, jobs::job_columns, submit::count};
@@ -9,7 +8,7 @@ use crate::{
     id::{InstanceId, JobId},
     store::{
         Claim, StoreError,
-        rows::{self, JobRow, Reader},
+        rows::{self, ClaimRow},
     },
 };
 
@@ -57,23 +56,6 @@ pub(super) const STRAYS: &str = concat!(
     LIMIT $5"
 );
 
-#[derive(FromRow)]
-struct ClaimRow {
-    #[sqlx(flatten)]
-    job: JobRow<DateTime<Utc>>,
-    args: Option<String>,
-    ready_at: DateTime<Utc>,
-}
-
-impl ClaimRow {
-    fn into_claim(self, instance: InstanceId) -> Result<Claim, StoreError> {
-        let read = Reader("job_inputs");
-        let args = self.args.ok_or_else(|| read.corrupt("args", "there is no row"))?;
-        let (args, job) = (read.json("args", args)?, self.job.try_into()?);
-        Ok(Claim { job, args, instance, ready_at: self.ready_at })
-    }
-}
-
 impl PostgresStore {
     pub(super) async fn claim_jobs(
         &self,
@@ -85,16 +67,13 @@ impl PostgresStore {
             return Ok(Vec::new());
         }
         let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
-        let claimed: Vec<ClaimRow> = self
+        let claimed: Vec<ClaimRow<DateTime<Utc>>> = self
             .run(|lent| {
                 let query = sqlx::query_as(CLAIM).bind(&ids).bind(instance.as_uuid()).bind(now);
                 Box::pin(query.fetch_all(lent.connection()))
             })
             .await?;
-        // The claims beside one that cannot be read are good and must reach their worker. That one
-        // ends when its instance does.
-        let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
-        Ok(claimed.into_iter().filter_map(read).collect())
+        Ok(rows::claims(claimed, instance))
     }
 
     pub(super) async fn find_strays(
@@ -106,7 +85,7 @@ impl PostgresStore {
     ) -> Result<Vec<Claim>, StoreError> {
         let ids: Vec<Uuid> = held.iter().map(|(id, _)| id.as_uuid()).collect();
         let attempts: Vec<i32> = held.iter().map(|(_, attempt)| count(*attempt)).collect();
-        let strays: Vec<ClaimRow> = self
+        let strays: Vec<ClaimRow<DateTime<Utc>>> = self
             .run(|lent| {
                 let query = sqlx::query_as(STRAYS)
                     .bind(instance.as_uuid())
@@ -117,7 +96,6 @@ impl PostgresStore {
                 Box::pin(query.fetch_all(lent.connection()))
             })
             .await?;
-        let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
-        Ok(strays.into_iter().filter_map(read).collect())
+        Ok(rows::claims(strays, instance))
     }
 }

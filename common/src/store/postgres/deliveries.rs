@@ -19,7 +19,7 @@ use crate::{
     id::{AccountId, DeliveryId, InstanceId, JobId},
     store::{
         DeliveryClaim, DeliveryOutcome, DeliveryStore, StoreError,
-        rows::{self, DeliveryAttemptRow, DeliveryRow, JobRow, Reader, ResultRow},
+        rows::{self, DeliveryAttemptRow, DeliveryRow, FoundRow, Reader},
     },
 };
 
@@ -131,14 +131,6 @@ struct ClaimedRow {
     number: i32,
     #[sqlx(flatten)]
     delivery: DeliveryRow<DateTime<Utc>>,
-}
-
-#[derive(FromRow)]
-struct EndedJobRow {
-    #[sqlx(flatten)]
-    job: JobRow<DateTime<Utc>>,
-    #[sqlx(flatten)]
-    result: ResultRow,
 }
 
 #[async_trait]
@@ -290,7 +282,8 @@ async fn complete(
     }
     claimed.sort_by_key(|row| (row.due_at, row.delivery.delivery_id));
     let ids: Vec<Uuid> = claimed.iter().map(|row| row.delivery.job_id).collect();
-    let jobs: Vec<EndedJobRow> = sqlx::query_as(JOBS).bind(ids).fetch_all(&mut *connection).await?;
+    let jobs: Vec<FoundRow<DateTime<Utc>>> =
+        sqlx::query_as(JOBS).bind(ids).fetch_all(&mut *connection).await?;
     let accounts: Vec<String> = claimed.iter().map(|row| row.delivery.account_id.clone()).collect();
     let secrets: Vec<(String, String)> = sqlx::query_as(
         "SELECT account_id, secret FROM webhook_secrets
@@ -306,7 +299,7 @@ async fn complete(
 
 fn assemble(
     claimed: Vec<ClaimedRow>,
-    jobs: Vec<EndedJobRow>,
+    jobs: Vec<FoundRow<DateTime<Utc>>>,
     secrets: Vec<(String, String)>,
 ) -> Result<Vec<DeliveryClaim>, StoreError> {
     let read = Reader("deliveries");

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     PostgresStore,
     finish::write_ends,
-    jobs::{HeldRow, Step, job_columns},
+    jobs::{Step, job_columns},
     streams::streams_begun,
     sweep::deliveries_owed,
 };
@@ -18,7 +18,10 @@ use crate::{
     error::JobError,
     id::{InstanceId, JobId},
     job::{AttemptOutcome, Job, JobStatus, Limits},
-    store::{InstanceStore, NewInstance, Rescued, StoreError, Wakeup, rows},
+    store::{
+        InstanceStore, NewInstance, Rescued, StoreError, Wakeup,
+        rows::{self, HeldRow},
+    },
 };
 
 /// A server that started only just now has had no heartbeats before: nobody is judged until
@@ -219,7 +222,7 @@ async fn rescue_jobs(
     now: DateTime<Utc>,
     limit: u32,
 ) -> Step<Rescued> {
-    let found: Vec<HeldRow> = sqlx::query_as(ORPHANS)
+    let found: Vec<HeldRow<DateTime<Utc>>> = sqlx::query_as(ORPHANS)
         .bind(to.as_uuid())
         .bind(i64::from(limit))
         .fetch_all(&mut *connection)

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sqlx::{Connection as _, FromRow, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::{PostgresStore, finish::write_ends, submit::count};
@@ -12,7 +12,7 @@ use crate::{
     store::{
         Cancelled, Claim, FoundJob, JobFilter, JobStore, LaneCount, Page, PageRequest, StoreError,
         Submitted, Twin, Wakeup,
-        rows::{self, AttemptRow, JobRow, Reader, ResultRow, Window},
+        rows::{self, AttemptRow, FoundRow, HeldRow, JobRow, LaneRow, Reader, Window},
     },
     stream::{ChunkGroup, Outline},
 };
@@ -30,7 +30,7 @@ macro_rules! job_columns {
 }
 pub(super) use job_columns;
 
-/// The columns of a [`ResultRow`].
+/// The columns of a [`rows::ResultRow`].
 macro_rules! result_columns {
     () => {
         "job_results.response::text AS response, job_results.error::text AS error, \
@@ -87,43 +87,6 @@ pub(super) const LOCK_ONE: &str = concat!(
     job_columns!(),
     ", jobs.instance_id FROM jobs WHERE job_id = $1 AND account_id = $2 FOR UPDATE"
 );
-
-/// A job with the instance that answers for it.
-#[derive(FromRow)]
-pub(super) struct HeldRow {
-    #[sqlx(flatten)]
-    pub(super) job: JobRow<DateTime<Utc>>,
-    pub(super) instance_id: Option<Uuid>,
-}
-
-#[derive(FromRow)]
-struct FoundRow {
-    #[sqlx(flatten)]
-    job: JobRow<DateTime<Utc>>,
-    #[sqlx(flatten)]
-    result: ResultRow,
-}
-
-#[derive(FromRow)]
-struct LaneRow {
-    vendor: String,
-    priority: String,
-    queued: i64,
-    running: i64,
-}
-
-impl TryFrom<LaneRow> for LaneCount {
-    type Error = StoreError;
-
-    fn try_from(row: LaneRow) -> Result<Self, StoreError> {
-        let read = Reader("jobs");
-        Ok(Self {
-            lane: rows::lane(&row.vendor, &row.priority)?,
-            queued: read.count("status", row.queued)?,
-            running: read.count("status", row.running)?,
-        })
-    }
-}
 
 /// A step of a transaction that also reads the domain.
 pub(super) type Step<T> = Result<Result<T, StoreError>, sqlx::Error>;
@@ -229,13 +192,13 @@ impl JobStore for PostgresStore {
         wanted: &[(JobId, AccountId)],
     ) -> Result<Vec<Option<FoundJob>>, StoreError> {
         let ids: Vec<Uuid> = wanted.iter().map(|(id, _)| id.as_uuid()).collect();
-        let rows: Vec<FoundRow> = self
+        let rows: Vec<FoundRow<DateTime<Utc>>> = self
             .run(|lent| {
                 let query = sqlx::query_as(FIND).bind(&ids);
                 Box::pin(query.fetch_all(lent.connection()))
             })
             .await?;
-        rows::found(wanted, rows.into_iter().map(|row| (row.job, row.result)))
+        rows::found(wanted, rows)
     }
 
     async fn find_args(&self, id: JobId, account: &AccountId) -> Result<Option<Json>, StoreError> {
@@ -339,7 +302,7 @@ async fn cancel(
     account: &AccountId,
     now: DateTime<Utc>,
 ) -> Step<Option<Cancelled>> {
-    let held: Option<HeldRow> = sqlx::query_as(LOCK_ONE)
+    let held: Option<HeldRow<DateTime<Utc>>> = sqlx::query_as(LOCK_ONE)
         .bind(id.as_uuid())
         .bind(account.as_str())
         .fetch_optional(&mut *connection)

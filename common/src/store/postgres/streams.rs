@@ -16,7 +16,7 @@ use crate::{
     job::{Job, Outcome},
     store::{
         Claim, StoreError, Twin,
-        rows::{self, AttemptRow, ChunkRow, JobRow, Reader, ResultRow, TwinBounds},
+        rows::{self, AttemptRow, ChunkRow, FoundRow, JobRow, Reader, TwinBounds},
     },
     stream::{ChunkGroup, Outline},
 };
@@ -176,9 +176,7 @@ LIMIT 1"
 #[derive(FromRow)]
 struct OutlineRow {
     #[sqlx(flatten)]
-    job: JobRow<DateTime<Utc>>,
-    #[sqlx(flatten)]
-    result: ResultRow,
+    found: FoundRow<DateTime<Utc>>,
     numbers: Option<Vec<i32>>,
     outcomes: Option<Vec<String>>,
     instances: Option<Vec<Option<Uuid>>>,
@@ -203,8 +201,7 @@ impl TryFrom<OutlineRow> for Outline {
             .zip(counts)
             .map(|(attempt, n)| Ok((read.count("attempt", attempt)?, read.count("n", n)?)))
             .collect::<Result<_, StoreError>>()?;
-        let job = Job::try_from(row.job)?;
-        let result = if job.status.is_final() { Some(row.result.try_into()?) } else { None };
+        let (job, result) = row.found.into_found()?;
         Ok(Self { job, result, attempts, chunks })
     }
 }
@@ -212,7 +209,7 @@ impl TryFrom<OutlineRow> for Outline {
 impl OutlineRow {
     /// All columns are of the same length.
     fn take_attempts(&mut self) -> Vec<AttemptRow<DateTime<Utc>>> {
-        let job_id = self.job.job_id;
+        let job_id = self.found.job.job_id;
         let mut outcomes = self.outcomes.take().unwrap_or_default().into_iter();
         let mut instances = self.instances.take().unwrap_or_default().into_iter();
         let mut starts = self.starts.take().unwrap_or_default().into_iter();

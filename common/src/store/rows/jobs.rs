@@ -10,7 +10,7 @@ use super::{Reader, StoredInstant};
 use crate::{
     id::{AccountId, InstanceId, JobId, ModelId},
     job::{Attempt, Job, JobResult, Lane, Limits, Priority},
-    store::{FoundJob, StoreError, Wakeup},
+    store::{Claim, FoundJob, LaneCount, StoreError, Wakeup},
     usage::Usage,
 };
 
@@ -90,6 +90,57 @@ impl<T: StoredInstant> TryFrom<JobRow<T>> for Job {
                 .optional_instant("attempt_started_at", row.attempt_started_at)?,
             finished_at: read.optional_instant("finished_at", row.finished_at)?,
         })
+    }
+}
+
+/// A job with the instance that answers for it.
+#[derive(Debug, FromRow)]
+pub(crate) struct HeldRow<T> {
+    #[sqlx(flatten)]
+    pub(crate) job: JobRow<T>,
+    pub(crate) instance_id: Option<Uuid>,
+}
+
+/// A claimed job with its arguments.
+#[derive(Debug, FromRow)]
+pub(crate) struct ClaimRow<T> {
+    #[sqlx(flatten)]
+    pub(crate) job: JobRow<T>,
+    pub(crate) args: Option<String>,
+    pub(crate) ready_at: T,
+}
+
+/// Those claims of `instance` that can be read: they are good and must reach their worker. One that
+/// cannot be read ends when its instance does.
+pub(crate) fn claims<T: StoredInstant>(rows: Vec<ClaimRow<T>>, instance: InstanceId) -> Vec<Claim> {
+    let read = |row: ClaimRow<T>| readable(row.job.job_id, row.into_claim(instance));
+    rows.into_iter().filter_map(read).collect()
+}
+
+impl<T: StoredInstant> ClaimRow<T> {
+    fn into_claim(self, instance: InstanceId) -> Result<Claim, StoreError> {
+        let read = Reader("job_inputs");
+        let args = self.args.ok_or_else(|| read.corrupt("args", "there is no row"))?;
+        let args = read.json("args", args)?;
+        let ready_at = Reader("jobs").instant("ready_at", self.ready_at)?;
+        Ok(Claim { job: self.job.try_into()?, args, instance, ready_at })
+    }
+}
+
+/// A job with its result, if there is one.
+#[derive(Debug, FromRow)]
+pub(crate) struct FoundRow<T> {
+    #[sqlx(flatten)]
+    pub(crate) job: JobRow<T>,
+    #[sqlx(flatten)]
+    pub(crate) result: ResultRow,
+}
+
+impl<T: StoredInstant> FoundRow<T> {
+    pub(crate) fn into_found(self) -> Result<FoundJob, StoreError> {
+        let job = Job::try_from(self.job)?;
+        let result = if job.status.is_final() { Some(self.result.try_into()?) } else { None };
+        Ok((job, result))
     }
 }
 
@@ -185,7 +236,29 @@ impl TryFrom<WakeupRow> for Wakeup {
     }
 }
 
-pub(crate) fn lane(vendor: &str, priority: &str) -> Result<Lane, StoreError> {
+/// How many unfinished jobs a lane holds.
+#[derive(Debug, FromRow)]
+pub(crate) struct LaneRow {
+    vendor: String,
+    priority: String,
+    queued: i64,
+    running: i64,
+}
+
+impl TryFrom<LaneRow> for LaneCount {
+    type Error = StoreError;
+
+    fn try_from(row: LaneRow) -> Result<Self, StoreError> {
+        let read = Reader("jobs");
+        Ok(Self {
+            lane: lane(&row.vendor, &row.priority)?,
+            queued: read.count("status", row.queued)?,
+            running: read.count("status", row.running)?,
+        })
+    }
+}
+
+fn lane(vendor: &str, priority: &str) -> Result<Lane, StoreError> {
     let read = Reader("jobs");
     let priority: Priority = read.word("priority", priority)?;
     Ok(Lane { vendor: read.word("vendor", vendor)?, priority })
@@ -194,12 +267,11 @@ pub(crate) fn lane(vendor: &str, priority: &str) -> Result<Lane, StoreError> {
 /// Hands out each wanted job that was found, if it is the account's.
 pub(crate) fn found<T: StoredInstant>(
     wanted: &[(JobId, AccountId)],
-    rows: impl Iterator<Item = (JobRow<T>, ResultRow)>,
+    rows: Vec<FoundRow<T>>,
 ) -> Result<Vec<Option<FoundJob>>, StoreError> {
-    let mut by_id = HashMap::new();
-    for (job, result) in rows {
-        let job = Job::try_from(job)?;
-        let result = if job.status.is_final() { Some(result.try_into()?) } else { None };
+    let mut by_id = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let (job, result) = row.into_found()?;
         by_id.insert(job.id, (job, result));
     }
     let pick = |(id, account): &(JobId, AccountId)| {

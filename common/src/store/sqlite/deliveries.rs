@@ -13,7 +13,7 @@ use super::{
     accounts::active_secrets,
     commit,
     error::in_table,
-    jobs::{EndedRow, job_columns},
+    jobs,
     values::{array, ids, micros},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     job::{Job, JobResult},
     store::{
         DeliveryClaim, DeliveryOutcome, DeliveryStore, StoreError,
-        rows::{self, DeliveryAttemptRow, DeliveryRow, Reader},
+        rows::{self, DeliveryAttemptRow, DeliveryRow, FoundRow, Reader},
     },
 };
 
@@ -254,16 +254,11 @@ async fn complete(
     claimed: Vec<ClaimedRow>,
     now: DateTime<Utc>,
 ) -> Result<Vec<DeliveryClaim>, StoreError> {
-    let rows: Vec<EndedRow> = sqlx::query_as(concat!(
-        "SELECT ",
-        job_columns!(),
-        ", response, error, usage FROM jobs LEFT JOIN job_results USING (job_id)
-         WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))"
-    ))
-    .bind(ids(claimed.iter().map(|row| row.delivery.job_id)))
-    .fetch_all(&mut *tx)
-    .await
-    .map_err(in_table("jobs"))?;
+    let rows: Vec<FoundRow<i64>> = sqlx::query_as(jobs::FIND)
+        .bind(ids(claimed.iter().map(|row| row.delivery.job_id)))
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(in_table("jobs"))?;
     let mut jobs: HashMap<JobId, (Job, JobResult)> = HashMap::with_capacity(rows.len());
     for row in rows {
         let job = Job::try_from(row.job)?;

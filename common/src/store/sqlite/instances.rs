@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     SqliteStore,
     ending::{AttemptEnd, JobEnd, insert_attempt, insert_result},
-    jobs::{HeldRow, job_columns},
+    jobs::{held_row, job_columns},
     streams::has_chunks,
     sweep::wakeup_row,
     values::micros,
@@ -154,7 +154,7 @@ fn rescue_running(
     limit: u32,
 ) -> Result<Rescued, StoreError> {
     let mut rescued = Rescued::default();
-    for row in tx.all("jobs", RUNNING_OF_LOST, [limit], HeldRow::of)? {
+    for row in tx.all("jobs", RUNNING_OF_LOST, [limit], held_row)? {
         let instance = row.instance_id.map(InstanceId::from_uuid);
         let id = row.job.job_id;
         let Some(job) = rows::readable(id, Job::try_from(row.job)) else { continue };

@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use rusqlite::{Row, params, types::FromSql};
-use sqlx::FromRow;
 
 use super::{
     SqliteStore,
@@ -19,7 +18,7 @@ use crate::{
     store::{
         Cancelled, Claim, FoundJob, JobFilter, JobStore, LaneCount, Page, PageRequest, StoreError,
         Submitted, Twin, Wakeup,
-        rows::{self, AttemptRow, JobRow, Reader, ResultRow, Window},
+        rows::{self, AttemptRow, FoundRow, HeldRow, JobRow, LaneRow, Reader, Window},
     },
     stream::{ChunkGroup, Outline},
     usage::Usage,
@@ -35,6 +34,14 @@ macro_rules! job_columns {
     };
 }
 pub(super) use job_columns;
+
+/// Jobs by their ids, each with its result if there is one.
+pub(super) const FIND: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    ", response, error, usage FROM jobs LEFT JOIN job_results USING (job_id)
+     WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))"
+);
 
 /// The columns of a row that the writer reads, one after the other.
 pub(super) struct Columns<'a> {
@@ -89,45 +96,10 @@ pub(super) fn job_row(columns: &mut Columns<'_>) -> rusqlite::Result<JobRow<i64>
     })
 }
 
-/// A job with the instance that answers for it: the columns of `job_columns!`, then `instance_id`.
-pub(super) struct HeldRow {
-    pub(super) job: JobRow<i64>,
-    pub(super) instance_id: Option<uuid::Uuid>,
-}
-
-impl HeldRow {
-    pub(super) fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let mut columns = Columns::of(row);
-        Ok(Self { job: job_row(&mut columns)?, instance_id: columns.next()? })
-    }
-}
-
-#[derive(FromRow)]
-pub(super) struct EndedRow {
-    #[sqlx(flatten)]
-    pub(super) job: JobRow<i64>,
-    #[sqlx(flatten)]
-    pub(super) result: ResultRow,
-}
-
-#[derive(FromRow)]
-struct LaneRow {
-    vendor: String,
-    priority: String,
-    queued: i64,
-    running: i64,
-}
-
-impl TryFrom<LaneRow> for LaneCount {
-    type Error = StoreError;
-
-    fn try_from(row: LaneRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            lane: rows::lane(&row.vendor, &row.priority)?,
-            queued: Reader("jobs").count("status", row.queued)?,
-            running: Reader("jobs").count("status", row.running)?,
-        })
-    }
+/// The columns of `job_columns!`, then `instance_id`.
+pub(super) fn held_row(row: &Row<'_>) -> rusqlite::Result<HeldRow<i64>> {
+    let mut columns = Columns::of(row);
+    Ok(HeldRow { job: job_row(&mut columns)?, instance_id: columns.next()? })
 }
 
 fn cancel(
@@ -141,7 +113,7 @@ fn cancel(
         job_columns!(),
         ", instance_id FROM jobs WHERE job_id = ?1 AND account_id = ?2"
     );
-    let row = tx.optional("jobs", found, params![id.as_uuid(), account.as_str()], HeldRow::of)?;
+    let row = tx.optional("jobs", found, params![id.as_uuid(), account.as_str()], held_row)?;
     let Some(row) = row else { return Ok(None) };
     let held_by = row.instance_id.map(InstanceId::from_uuid);
     let mut job = Job::try_from(row.job)?;
@@ -266,17 +238,12 @@ impl JobStore for SqliteStore {
         &self,
         wanted: &[(JobId, AccountId)],
     ) -> Result<Vec<Option<FoundJob>>, StoreError> {
-        let rows: Vec<EndedRow> = sqlx::query_as(concat!(
-            "SELECT ",
-            job_columns!(),
-            ", response, error, usage FROM jobs LEFT JOIN job_results USING (job_id)
-             WHERE job_id IN (SELECT unhex(value) FROM json_each(?1))"
-        ))
-        .bind(ids(wanted.iter().map(|(id, _)| id.as_uuid())))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(in_table("jobs"))?;
-        rows::found(wanted, rows.into_iter().map(|row| (row.job, row.result)))
+        let rows: Vec<FoundRow<i64>> = sqlx::query_as(FIND)
+            .bind(ids(wanted.iter().map(|(id, _)| id.as_uuid())))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(in_table("jobs"))?;
+        rows::found(wanted, rows)
     }
 
     async fn find_args(&self, id: JobId, account: &AccountId) -> Result<Option<Json>, StoreError> {

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use rusqlite::params;
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
@@ -20,27 +19,9 @@ use crate::{
     job::Outcome,
     store::{
         Claim, StoreError,
-        rows::{self, Ending, JobRow, Reader, ready_at},
+        rows::{self, ClaimRow, Ending, ready_at},
     },
 };
-
-#[derive(FromRow)]
-struct ClaimRow {
-    #[sqlx(flatten)]
-    job: JobRow<i64>,
-    args: Option<String>,
-    ready_at: i64,
-}
-
-impl ClaimRow {
-    fn into_claim(self, instance: InstanceId) -> Result<Claim, StoreError> {
-        let read = Reader("job_inputs");
-        let args = self.args.ok_or_else(|| read.corrupt("args", "there is no row"))?;
-        let args = read.json("args", args)?;
-        let ready_at = Reader("jobs").instant("ready_at", self.ready_at)?;
-        Ok(Claim { job: self.job.try_into()?, args, instance, ready_at })
-    }
-}
 
 pub(super) const CLAIM: &str = concat!(
     "UPDATE jobs
@@ -75,11 +56,8 @@ pub(super) async fn claim(
         }
         Ok(claimed)
     };
-    let claimed: Vec<ClaimRow> = store.writer.write(Durability::System, claim_all).await?;
-    // The claims beside one that cannot be read are good and must reach their worker. That one ends
-    // when its instance does.
-    let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
-    Ok(claimed.into_iter().filter_map(read).collect())
+    let claimed: Vec<ClaimRow<i64>> = store.writer.write(Durability::System, claim_all).await?;
+    Ok(rows::claims(claimed, instance))
 }
 
 fn claim_one(
@@ -87,7 +65,7 @@ fn claim_one(
     id: JobId,
     instance: InstanceId,
     now: DateTime<Utc>,
-) -> Result<Option<ClaimRow>, StoreError> {
+) -> Result<Option<ClaimRow<i64>>, StoreError> {
     let values = params![id.as_uuid(), instance.as_uuid(), micros(now)];
     tx.optional("jobs", CLAIM, values, |row| {
         let mut columns = Columns::of(row);
@@ -120,7 +98,7 @@ pub(super) async fn strays(
     limit: u32,
 ) -> Result<Vec<Claim>, StoreError> {
     let held = held.iter().map(|(id, attempt)| (Hex(id.as_uuid()), attempt));
-    let strays: Vec<ClaimRow> = sqlx::query_as(STRAYS)
+    let strays: Vec<ClaimRow<i64>> = sqlx::query_as(STRAYS)
         .bind(instance.as_uuid())
         .bind(array(held))
         .bind(micros(before))
@@ -128,8 +106,7 @@ pub(super) async fn strays(
         .fetch_all(&store.readers)
         .await
         .map_err(in_table("jobs"))?;
-    let read = |row: ClaimRow| rows::readable(row.job.job_id, row.into_claim(instance));
-    Ok(strays.into_iter().filter_map(read).collect())
+    Ok(rows::claims(strays, instance))
 }
 
 pub(super) async fn finish(

@@ -6,7 +6,7 @@ use rusqlite::params;
 use super::{
     SqliteStore,
     error::in_table,
-    jobs::{EndedRow, job_columns},
+    jobs::job_columns,
     values::micros,
     writer::{Durability, Tx},
 };
@@ -15,7 +15,7 @@ use crate::{
     job::Job,
     store::{
         StoreError, Twin,
-        rows::{self, AttemptRow, ChunkRow, JobRow, Reader, TwinBounds},
+        rows::{self, AttemptRow, ChunkRow, FoundRow, JobRow, Reader, TwinBounds},
     },
     stream::{ChunkGroup, Outline},
 };
@@ -134,7 +134,7 @@ pub(super) async fn outline(
 ) -> Result<Option<Outline>, StoreError> {
     // One transaction sees one moment.
     let mut tx = store.readers.begin().await.map_err(in_table("sqlite_master"))?;
-    let found: Option<EndedRow> = sqlx::query_as(concat!(
+    let found: Option<FoundRow<i64>> = sqlx::query_as(concat!(
         "SELECT ",
         job_columns!(),
         ", response, error, usage FROM jobs LEFT JOIN job_results USING (job_id)
