@@ -198,6 +198,29 @@ pub trait Follow: fmt::Debug + Send {
     }
 }
 
+/// How many of these events a reader hands on, each as it came, and how the stream ends.
+#[cfg(test)]
+pub(crate) fn follow_events(
+    reader: &mut impl Follow,
+    events: &[&str],
+) -> (usize, Result<(), VendorError>) {
+    let mut n_passed = 0;
+    for &event in events {
+        if reader.is_over() {
+            break;
+        }
+        match reader.take(Bytes::from(event.to_owned()).into(), DateTime::UNIX_EPOCH) {
+            Ok(Some(data)) => {
+                assert_eq!(data, event);
+                n_passed += 1;
+            }
+            Ok(None) => {}
+            Err(error) => return (n_passed, Err(error)),
+        }
+    }
+    (n_passed, if reader.is_over() { Ok(()) } else { reader.end() })
+}
+
 /// Calls the vendor that `D` speaks to.
 ///
 /// `args` go out and the response comes back as they are; waits that the vendor asks for are taken

@@ -2,25 +2,12 @@ use chrono::DateTime;
 use proptest::prelude::*;
 
 use super::*;
+use crate::remote::follow_events;
 
 /// What a stream of these events hands on, and how it ends.
 fn read(events: &[&str]) -> (usize, Result<Usage, VendorError>) {
     let mut reader = Reader::new();
-    let mut n_passed = 0;
-    for &event in events {
-        if reader.is_over() {
-            break;
-        }
-        match reader.take(Bytes::from(event.to_owned()).into(), DateTime::UNIX_EPOCH) {
-            Ok(Some(data)) => {
-                assert_eq!(data, event);
-                n_passed += 1;
-            }
-            Ok(None) => {}
-            Err(error) => return (n_passed, Err(error)),
-        }
-    }
-    let end = reader.end();
+    let (n_passed, end) = follow_events(&mut reader, events);
     (n_passed, end.map(|()| reader.usage()))
 }
 

@@ -1,25 +1,10 @@
-use chrono::DateTime;
-
 use super::*;
+use crate::remote::follow_events;
 
 /// What a stream of these events hands on, and how it ends.
 fn read(route: Route, events: &[&str]) -> (usize, Result<Usage, VendorError>) {
     let mut reader = Reader::new(&super::super::flavor::OPENAI, route);
-    let mut n_passed = 0;
-    for &event in events {
-        if reader.is_over() {
-            break;
-        }
-        match reader.take(Bytes::from(event.to_owned()).into(), DateTime::UNIX_EPOCH) {
-            Ok(Some(data)) => {
-                assert_eq!(data, event);
-                n_passed += 1;
-            }
-            Ok(None) => {}
-            Err(error) => return (n_passed, Err(error)),
-        }
-    }
-    let end = if reader.is_over() { Ok(()) } else { reader.end() };
+    let (n_passed, end) = follow_events(&mut reader, events);
     (n_passed, end.map(|()| reader.usage()))
 }
 
