@@ -10,6 +10,16 @@ use crate::{
 pub(super) const ROUTES: &[Route] =
     &[Route::ChatCompletions, Route::Completions, Route::Embeddings, Route::Responses];
 
+/// What OpenAI itself has. The last is only taken where it is named: its arguments are those of
+/// responses.
+pub(super) const OWN_ROUTES: &[Route] = &[
+    Route::ChatCompletions,
+    Route::Completions,
+    Route::Embeddings,
+    Route::Responses,
+    Route::CountTokens,
+];
+
 const NO_MEMBER: RouteError = RouteError::NoMember(
     "chat completions need 'messages', completions 'prompt', responses 'input' (or \
      'previous_response_id', 'conversation' or 'instructions'), embeddings 'input' and an embedding \
