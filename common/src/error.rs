@@ -65,6 +65,54 @@ impl ErrorClass {
     }
 }
 
+impl ErrorClass {
+    /// What a person can do about a failure of this kind; `None`: nothing that its message does not
+    /// say.
+    pub const fn hint(self) -> Option<&'static str> {
+        // No wildcard: a new class must choose.
+        Some(match self {
+            Self::RateLimited => {
+                "the vendor limits this model for this credential: allow more num_retries, send \
+                 fewer jobs at once, add a key or ask the vendor for a higher limit"
+            }
+            Self::Overloaded => {
+                "the vendor lacks capacity for this model: allow more num_retries, try again later \
+                 or use another model"
+            }
+            Self::Transient => {
+                "this often passes: try again or allow more num_retries; if it stays, look at the \
+                 vendor's status page and at the network between it and this server"
+            }
+            Self::Timeout => "give the job a longer timeout_seconds, or ask for a shorter answer",
+            Self::QuotaExhausted => {
+                "look at plan, budget and billing of this credential with the vendor, or use another \
+                 credential"
+            }
+            Self::Auth => {
+                "check the credential and what it may be used for; `inferq vendor check` tries the \
+                 operator's own"
+            }
+            Self::NotFound => {
+                "check the model's name, and whether the credential may use the model, in this \
+                 region and project"
+            }
+            Self::InvalidRequest => "change the args as the message says",
+            Self::ContextLength => {
+                "shorten the input, ask for a shorter answer or use another model"
+            }
+            Self::Blocked => "the vendor's filter objects to the content: change the input",
+            Self::Protocol => {
+                "check base_url of the vendor: something else than the vendor may have answered"
+            }
+            Self::ResponseTooLarge => {
+                "ask for a shorter answer, or raise max_response_bytes of the vendor"
+            }
+            Self::Internal => "report it together with the job's id",
+            Self::Lost | Self::Cancelled | Self::Expired => return None,
+        })
+    }
+}
+
 /// The error of a job or of one attempt. Holds no secret and no input; safe to show to the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobError {
@@ -80,6 +128,9 @@ pub struct JobError {
     /// The vendor's own id of the request, for its support.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vendor_request_id: Option<String>,
+    /// What a person can do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl JobError {
@@ -90,6 +141,14 @@ impl JobError {
             vendor_status: None,
             vendor_code: None,
             vendor_request_id: None,
+            hint: None,
         }
+    }
+
+    /// The same with the hint of its class, unless it has one of its own.
+    #[must_use]
+    pub fn with_hint(self) -> Self {
+        let hint = self.hint.or_else(|| self.class.hint().map(str::to_owned));
+        Self { hint, ..self }
     }
 }

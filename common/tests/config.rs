@@ -71,6 +71,55 @@ fn conventional_variables_stand_above_the_file_and_below_our_own() {
 }
 
 #[test]
+fn the_vendors_own_variables_are_settings_too() {
+    let keys = [
+        ("OPENAI_API_KEY", Vendor::OpenAi),
+        ("ANTHROPIC_API_KEY", Vendor::Anthropic),
+        ("CO_API_KEY", Vendor::Cohere),
+        ("COHERE_API_KEY", Vendor::Cohere),
+        ("GEMINI_API_KEY", Vendor::Gemini),
+        ("GOOGLE_API_KEY", Vendor::Gemini),
+        ("AZURE_OPENAI_API_KEY", Vendor::Azure),
+        ("AWS_BEARER_TOKEN_BEDROCK", Vendor::Bedrock),
+        ("XAI_API_KEY", Vendor::Xai),
+        ("FIREWORKS_API_KEY", Vendor::FireworksAi),
+        ("LAUNCH_API_KEY", Vendor::Launch),
+        ("SCALE_API_KEY", Vendor::LlmEngine),
+    ];
+    let addresses = [
+        ("OPENAI_BASE_URL", Vendor::OpenAi),
+        ("ANTHROPIC_BASE_URL", Vendor::Anthropic),
+        ("CO_API_URL", Vendor::Cohere),
+        ("GOOGLE_GEMINI_BASE_URL", Vendor::Gemini),
+        ("AZURE_OPENAI_ENDPOINT", Vendor::Azure),
+        ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", Vendor::Bedrock),
+        ("FIREWORKS_BASE_URL", Vendor::FireworksAi),
+        ("LLM_ENGINE_BASE_PATH", Vendor::LlmEngine),
+    ];
+    for (name, vendor) in keys {
+        in_a_jail(|jail| {
+            jail.set_env(name, "key-number-1");
+            let key = load().vendor(vendor).api_key;
+            assert_eq!(key.unwrap().expose_secret(), "key-number-1", "{name}");
+        });
+    }
+    for (name, vendor) in addresses {
+        in_a_jail(|jail| {
+            jail.set_env(name, "http://own.example/");
+            let address = load().vendor(vendor).base_url;
+            assert_eq!(address.unwrap().as_str(), "http://own.example/", "{name}");
+        });
+    }
+    // Google's own clients take this one where both are set.
+    in_a_jail(|jail| {
+        jail.set_env("GEMINI_API_KEY", "key-number-1");
+        jail.set_env("GOOGLE_API_KEY", "key-number-2");
+        let key = load().vendor(Vendor::Gemini).api_key;
+        assert_eq!(key.unwrap().expose_secret(), "key-number-2");
+    });
+}
+
+#[test]
 fn every_vendor_can_be_set_from_the_environment() {
     in_a_jail(|jail| {
         for vendor in Vendor::ALL {

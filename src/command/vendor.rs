@@ -224,6 +224,14 @@ fn judge(error: &VendorError, is_real: bool) -> (bool, String, u8) {
     // A refusal without the vendor's status is our own: the vendor was not asked.
     let answered = error.error.vendor_status.is_some();
     match error.class() {
+        // A page that is missing, or a method that is not allowed, says nothing about the key.
+        ErrorClass::NotFound | ErrorClass::InvalidRequest
+            if answered && !is_real && !speaks_of_model(message) =>
+        {
+            let words =
+                "the answer says nothing of the model asked for: check the vendor's base_url";
+            (false, format!("{message}; {words}"), code::INVALID)
+        }
         ErrorClass::NotFound | ErrorClass::InvalidRequest if answered && !is_real => {
             (true, format!("the credential is accepted; no model was called ({message})"), 0)
         }
@@ -237,8 +245,19 @@ fn judge(error: &VendorError, is_real: bool) -> (bool, String, u8) {
         ErrorClass::NotFound | ErrorClass::InvalidRequest => {
             (false, message.clone(), code::INVALID)
         }
+        ErrorClass::Protocol => (
+            false,
+            format!("{message}; is it the vendor that answers? check its base_url"),
+            code::UNAVAILABLE,
+        ),
         _ => (false, message.clone(), code::UNAVAILABLE),
     }
+}
+
+/// Whether a refusal is about a model, as vendors call it.
+fn speaks_of_model(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    [NO_MODEL, "model", "deployment", "endpoint"].iter().any(|word| message.contains(word))
 }
 
 #[cfg(test)]
@@ -246,9 +265,34 @@ mod tests {
     use super::*;
 
     fn error(class: ErrorClass, status: Option<u16>) -> VendorError {
-        let mut error = VendorError::new(class, "words");
+        said(class, status, "the vendor answered: the model does not exist")
+    }
+
+    fn said(class: ErrorClass, status: Option<u16>, message: &str) -> VendorError {
+        let mut error = VendorError::new(class, message);
         error.error.vendor_status = status;
         error
+    }
+
+    #[test]
+    fn a_server_that_knows_of_no_models_is_not_the_vendor() {
+        for (class, status, message) in [
+            (ErrorClass::NotFound, 404, "the vendor answered 404: Not Found"),
+            (ErrorClass::NotFound, 404, "the vendor answered 404: <html><title>404</title></html>"),
+            (ErrorClass::InvalidRequest, 405, "the vendor answered 405: Method Not Allowed"),
+            (ErrorClass::InvalidRequest, 501, "the vendor answered 501: Unsupported method"),
+        ] {
+            let (works, words, code) = judge(&said(class, Some(status), message), false);
+            assert_eq!((works, code), (false, code::INVALID), "{words}");
+            assert!(words.contains("check the vendor's base_url"), "{words}");
+        }
+        for message in [
+            "the vendor answered 404: The API deployment for this resource does not exist.",
+            "the vendor answered 404: The specified endpoint could not be found.",
+            "the vendor answered 404: inferq-check",
+        ] {
+            assert!(judge(&said(ErrorClass::NotFound, Some(404), message), false).0, "{message}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     Body, Expected, Failing, Failure, KEY, Plan, Recording, Success, Target, claudes_usage,
-    document, settings,
+    document, no_messages, settings,
 };
 
 const FAILURES: &[Failing] = &[
@@ -16,6 +16,8 @@ const FAILURES: &[Failing] = &[
     ("046", ErrorClass::InvalidRequest, None),
     ("047", ErrorClass::InvalidRequest, None),
     ("048", ErrorClass::Auth, None),
+    ("049", ErrorClass::Auth, None),
+    ("050", ErrorClass::NotFound, None),
     ("051", ErrorClass::NotFound, None),
     ("052", ErrorClass::NotFound, None),
     ("053", ErrorClass::RateLimited, Some(65)),
@@ -29,22 +31,17 @@ const FAILURES: &[Failing] = &[
     ("060", ErrorClass::Overloaded, None),
 ];
 
+const COUNT: &str = "/v1/messages/count_tokens";
+
 /// The one freedom: `?beta=true` is a habit of the vendor's own clients that the API does not ask
 /// for.
 pub(super) fn plan(recording: &Recording) -> Result<Plan, &'static str> {
     let path = recording.request.url.path();
-    let route = match path {
-        "/v1/messages" => None,
-        // Tokens are counted of what is sent as messages: the route alone tells the two apart.
-        "/v1/messages/count_tokens" => Some(Route::CountTokens),
-        "/v1/complete" => {
-            return Err("the old completions, which the vendor's own clients dropped");
-        }
-        _ if path.contains("/batches") => return Err("a batch, no call for inference"),
-        _ if path.contains("/models") => return Err("a list of models, no call for inference"),
-        _ => return Err("unknown"),
-    };
-    let args = recording.args().ok_or("no body")?;
+    let is_call = ["/v1/messages", COUNT].contains(&path);
+    if !is_call && !recording.has_failed() {
+        return Err(reason(path));
+    }
+    let args = if is_call { recording.args().ok_or("no body")? } else { no_messages() };
     let sent = document(args.as_str());
     let streams = sent["stream"] == true;
     let texts = recording.texts(recording.is_event_stream());
@@ -55,10 +52,11 @@ pub(super) fn plan(recording: &Recording) -> Result<Plan, &'static str> {
         prefix: String::new(),
         model: sent["model"].as_str().ok_or("no model")?.to_owned(),
         args,
-        route,
+        // Tokens are counted of what is sent as messages: the route alone tells the two apart.
+        route: (path == COUNT).then_some(Route::CountTokens),
         streams,
         request: Expected {
-            target: Target::Is(path.to_owned()),
+            target: if is_call { Target::Is(path.to_owned()) } else { Target::Unknown },
             headers: vec![
                 ("x-api-key", Some(KEY.to_owned())),
                 ("authorization", None),
@@ -76,6 +74,15 @@ pub(super) fn plan(recording: &Recording) -> Result<Plan, &'static str> {
             None => Ok(Success { usage: claudes_usage(&texts), texts }),
         },
     })
+}
+
+fn reason(path: &str) -> &'static str {
+    match path {
+        "/v1/complete" => "the old completions, which the vendor's own clients dropped",
+        _ if path.contains("/batches") => "a batch, no call for inference",
+        _ if path.contains("/models") => "a list of models, no call for inference",
+        _ => "unknown",
+    }
 }
 
 fn said(answer: &str) -> String {

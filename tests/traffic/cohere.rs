@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     Body, Expected, Failing, Failure, KEY, Plan, Recording, Success, Target, bearer, document,
-    settings,
+    no_messages, settings,
 };
 
 const FAILURES: &[Failing] = &[
@@ -13,6 +13,8 @@ const FAILURES: &[Failing] = &[
     ("018", ErrorClass::Transient, None),
     ("033", ErrorClass::ContextLength, None),
     ("034", ErrorClass::Auth, None),
+    ("035", ErrorClass::Auth, None),
+    ("036", ErrorClass::NotFound, None),
     ("037", ErrorClass::NotFound, None),
     ("038", ErrorClass::NotFound, None),
     ("039", ErrorClass::Transient, None),
@@ -24,7 +26,8 @@ const PATHS: &[&str] = &["/v2/chat", "/v2/embed", "/v2/rerank"];
 
 pub(super) fn plan(recording: &Recording) -> Result<Plan, &'static str> {
     let path = recording.request.url.path();
-    if !PATHS.contains(&path) {
+    let is_call = PATHS.contains(&path);
+    if !is_call && !recording.has_failed() {
         let is_list = path.contains("/models");
         return Err(if is_list {
             "a list of models, no call for inference"
@@ -32,7 +35,7 @@ pub(super) fn plan(recording: &Recording) -> Result<Plan, &'static str> {
             "version 1, which is not served"
         });
     }
-    let args = recording.args().ok_or("no body")?;
+    let args = if is_call { recording.args().ok_or("no body")? } else { no_messages() };
     let sent = document(args.as_str());
     let streams = sent["stream"] == true;
     let texts = recording.texts(recording.is_event_stream());
@@ -46,7 +49,11 @@ pub(super) fn plan(recording: &Recording) -> Result<Plan, &'static str> {
         args,
         route: None,
         streams,
-        request: Expected { target: Target::Is(path.to_owned()), headers, body: Body::Json(sent) },
+        request: Expected {
+            target: if is_call { Target::Is(path.to_owned()) } else { Target::Unknown },
+            headers,
+            body: Body::Json(sent),
+        },
         request_id: id.or_else(|| recording.header("x-debug-trace-id")),
         answer: match recording.failure(FAILURES) {
             Some(failure) => {

@@ -90,6 +90,12 @@ impl Recording {
         self.response.headers.get(name).cloned()
     }
 
+    /// What a vendor refuses has the same class whatever was asked for: the answer to what is no call
+    /// for inference is replayed to one.
+    fn has_failed(&self) -> bool {
+        self.response.status >= 400
+    }
+
     fn is_event_stream(&self) -> bool {
         self.header("content-type").is_some_and(|it| it.contains("event"))
     }
@@ -161,7 +167,8 @@ pub enum Target {
     Is(String),
     /// The recorder dropped the query.
     Path(String),
-    /// Went to a wrong address, by mistake of the recorded client.
+    /// Went to a wrong address by mistake of the recorded client, or was no call for inference: only
+    /// the answer is replayed.
     Unknown,
 }
 
@@ -210,6 +217,11 @@ pub fn plan(vendor: Vendor, recording: &Recording) -> Result<Plan, &'static str>
 
 /// The one key of every plan.
 const KEY: &str = "key-number-1";
+
+/// Stands for what a recording does not have: a recorder dropped it, or it was no call for inference.
+fn no_messages() -> Json {
+    Json::parse(r#"{"model":"some-model","messages":[]}"#).expect("JSON")
+}
 
 fn settings<const N: usize>(pairs: [(&str, Option<&str>); N]) -> BTreeMap<String, String> {
     let set =

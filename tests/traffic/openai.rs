@@ -1,11 +1,11 @@
 //! OpenAI, and the self-hosted servers of the model zoo, which speak its format.
 
-use inferq_common::{error::ErrorClass, job::Json};
+use inferq_common::{error::ErrorClass, job::Route};
 use serde_json::{Value, json};
 
 use super::{
     Body, Expected, Failing, Failure, KEY, Plan, Recording, Success, Target, bearer, document,
-    openai_usage, settings,
+    no_messages, openai_usage, settings,
 };
 
 const FAILURES: &[Failing] = &[
@@ -16,6 +16,7 @@ const FAILURES: &[Failing] = &[
     ("046", ErrorClass::InvalidRequest, None),
     ("047", ErrorClass::InvalidRequest, None),
     ("048", ErrorClass::NotFound, None),
+    ("049", ErrorClass::Auth, None),
     ("050", ErrorClass::Auth, None),
     ("051", ErrorClass::Auth, None),
     ("052", ErrorClass::Auth, None),
@@ -44,7 +45,9 @@ const ZOO_FAILURES: &[Failing] = &[
 ];
 
 const PATHS: &[&str] =
-    &["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"];
+    &["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", COUNT];
+
+const COUNT: &str = "/v1/responses/input_tokens";
 
 pub(super) fn plan(recording: &Recording) -> Result<Plan, &'static str> {
     compatible(recording, FAILURES)
@@ -58,11 +61,13 @@ pub(super) fn zoo(recording: &Recording) -> Result<Plan, &'static str> {
 /// not.
 fn compatible(recording: &Recording, failures: &[Failing]) -> Result<Plan, &'static str> {
     let path = recording.request.url.path();
-    if recording.request.method != "POST" || !PATHS.contains(&path) {
+    let is_call = recording.request.method == "POST" && PATHS.contains(&path);
+    if !is_call && !recording.has_failed() {
         return Err(reason(path));
     }
-    let sent = recording.args().map(|args| document(args.as_str()));
-    let model = sent.as_ref().map_or("gpt-5", |sent| sent["model"].as_str().expect("a name"));
+    let args = recording.args().filter(|_| is_call);
+    let sent = args.as_ref().map(|args| document(args.as_str()));
+    let model = sent.as_ref().map_or("some-model", |sent| sent["model"].as_str().expect("a name"));
     let model = model.to_owned();
     let streams = sent.as_ref().is_some_and(|sent| sent["stream"] == true);
     let body = sent.map_or(Body::Unknown, |mut sent| {
@@ -76,10 +81,15 @@ fn compatible(recording: &Recording, failures: &[Failing]) -> Result<Plan, &'sta
         settings: settings([("api_key", Some(KEY))]),
         prefix: "/v1".to_owned(),
         model,
-        args: recording.args().unwrap_or_else(no_messages),
-        route: None,
+        args: args.unwrap_or_else(no_messages),
+        // Tokens are counted of what responses are made of: the route alone tells the two apart.
+        route: (path == COUNT).then_some(Route::CountTokens),
         streams,
-        request: Expected { target: Target::Is(path.to_owned()), headers: bearer(), body },
+        request: Expected {
+            target: if is_call { Target::Is(path.to_owned()) } else { Target::Unknown },
+            headers: bearer(),
+            body,
+        },
         request_id: recording.header("x-request-id"),
         answer: match recording.failure(failures) {
             Some(failure) => Err(Failure {
@@ -100,14 +110,8 @@ fn reason(path: &str) -> &'static str {
             "a batch or a file, no call for inference"
         }
         _ if path.contains("/models") => "a list of models, no call for inference",
-        _ if path.ends_with("/input_tokens") => "counts tokens, which OpenAI's adapter does not",
         _ => "unknown",
     }
-}
-
-/// One recorder dropped the body.
-fn no_messages() -> Json {
-    Json::parse(r#"{"messages":[]}"#).expect("JSON")
 }
 
 fn said(body: &str) -> String {

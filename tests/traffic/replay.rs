@@ -9,6 +9,7 @@ use inferq_common::{
     config::{Config, VendorConfig},
     error::{ErrorClass, JobError},
     id::JobId,
+    members::each_member,
     usage::Usage,
     vendor::Vendor,
 };
@@ -51,7 +52,7 @@ pub async fn group(
     let mut results = Vec::new();
     for (recording, plan) in group {
         let mut result = bedrock::check_frames(recording);
-        for pieces in [Pieces::AsRecorded, Pieces::Small] {
+        for pieces in [Pieces::AsRecorded, Pieces::Bytes] {
             if result.is_err() {
                 break;
             }
@@ -142,7 +143,7 @@ impl Stage {
         plan: &Plan,
         pieces: Pieces,
     ) -> Result<(), String> {
-        let is_retried = pieces == Pieces::Small && plan.answer.is_err();
+        let is_retried = pieces == Pieces::Bytes && plan.answer.is_err();
         let outcome = self.call(plan, u8::from(is_retried)).await?;
         check_requests(&self.server.requests(), plan, outcome.retry)?;
         check_outcome(&outcome, recording, plan)?;
@@ -372,7 +373,29 @@ fn check_requests(requests: &[Request], plan: &Plan, retry: Option<Retry>) -> Re
     if !(1..=most).contains(&n_requests) {
         return Err(format!("{n_requests} requests went out"));
     }
-    requests.iter().try_for_each(|request| check_request(request, &plan.request))
+    requests.iter().try_for_each(|request| {
+        check_request(request, &plan.request)?;
+        check_spelling(&request.body, plan.args.as_str())
+    })
+}
+
+/// Members that are the adapter's to write, or to write into.
+const OWN: &[&str] =
+    &["model", "modelId", "stream", "stream_options", "anthropic_version", "requests"];
+
+/// Every other member went out as it was spelt, in its order.
+fn check_spelling(body: &str, args: &str) -> Result<(), String> {
+    let members = |object: &str| {
+        let mut members = Vec::new();
+        each_member(object, |member| {
+            if !OWN.contains(&member.key.as_ref()) {
+                members.push((member.raw_key.to_owned(), member.value.to_owned()));
+            }
+        })
+        .map_err(|error| error.to_string())?;
+        Ok::<_, String>(members)
+    };
+    same("members", &members(body)?, &members(args)?)
 }
 
 fn check_request(request: &Request, expected: &Expected) -> Result<(), String> {

@@ -36,13 +36,10 @@ pub enum Pieces {
     /// As they came off the socket where that was recorded; else a stream is cut at odd places, and
     /// a document comes whole.
     AsRecorded,
-    /// One byte at a time; a large body in small pieces.
-    Small,
+    /// One byte at a time.
+    Bytes,
 }
 
-/// Bodies up to this are sent byte by byte.
-const MAX_BYTEWISE: usize = 16 << 10;
-const SMALL: usize = 61;
 const ODD: usize = 137;
 
 #[derive(Debug, Default)]
@@ -127,8 +124,7 @@ fn answer(recording: &Recording, pieces: Pieces) -> Vec<u8> {
                 .concat();
         }
         Pieces::AsRecorded => (sizes, ODD),
-        Pieces::Small if body.len() <= MAX_BYTEWISE => (&[][..], 1),
-        Pieces::Small => (&[][..], SMALL),
+        Pieces::Bytes => (&[][..], 1),
     };
     let mut bytes = format!("{head}transfer-encoding: chunked\r\n\r\n").into_bytes();
     let mut sizes = sizes.iter().copied().chain(std::iter::repeat(rest));

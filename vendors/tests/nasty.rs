@@ -2,12 +2,18 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use inferq_common::{error::ErrorClass, usage::Usage};
-use inferq_vendors::{Adapter as _, Chunk, VendorError};
+use inferq_common::{clock::SystemClock, config::VendorConfig, error::ErrorClass, usage::Usage};
+use inferq_vendors::{Adapter as _, Chunk, VendorError, openai, remote::http::Clients};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -304,6 +310,81 @@ async fn a_dropped_call_closes_its_socket() {
         let after = soon(closed.recv()).await.unwrap().duration_since(dropped);
         assert!(after < Duration::from_millis(250), "{after:?} after {first:?}");
     }
+}
+
+#[tokio::test]
+async fn a_vendor_that_does_not_begin_to_answer_is_given_up() {
+    for first in ["", "HTTP/1.1 200 OK\r\n"] {
+        let (server, mut closed) = silent_after(first).await;
+        let adapter = server.adapter(|config| config.first_byte_timeout_ms = Some(50));
+        let error = soon(adapter.call(&call(CHAT))).await.unwrap_err();
+        assert_error(&error, ErrorClass::Transient, "sent no answer within 50ms");
+        let error = soon(adapter.stream(&call(CHAT))).await.err().unwrap();
+        assert_error(&error, ErrorClass::Transient, "sent no answer within 50ms");
+        soon(closed.recv()).await.unwrap();
+    }
+    // The rest of the answer may take as long as it likes.
+    let server = Server::start(|mut socket| async move {
+        let answer = with_length("application/json", 2, "{}");
+        let (head, body) = answer.split_at(answer.len() - 2);
+        socket.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        socket.write_all(body.as_bytes()).await.unwrap();
+    })
+    .await;
+    let adapter = server.adapter(|config| config.first_byte_timeout_ms = Some(200));
+    assert_eq!(soon(adapter.call(&call(CHAT))).await.unwrap().response.as_str(), "{}");
+}
+
+#[tokio::test]
+async fn a_configured_proxy_is_asked_for_the_vendor_s_address() {
+    let proxy = Server::answering(with_length("application/json", 2, "{}")).await;
+    let adapter = adapter("http://vendor.invalid/v1", |config| {
+        config.proxy = Some(format!("http://{}", proxy.address).parse().unwrap());
+    });
+    assert_eq!(soon(adapter.call(&call(CHAT))).await.unwrap().response.as_str(), "{}");
+    let head = &proxy.requests()[0].head;
+    assert!(head.starts_with("POST http://vendor.invalid/v1/chat/completions HTTP/1.1"), "{head}");
+
+    let adapter = support::adapter("https://vendor.invalid/v1", |config| {
+        config.proxy = Some(format!("http://{}", proxy.address).parse().unwrap());
+    });
+    let error = soon(adapter.call(&call(CHAT))).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient);
+}
+
+#[tokio::test]
+async fn a_host_has_no_more_connections_than_are_allowed_whatever_the_key() {
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, peak) = (Arc::clone(&open), Arc::clone(&most));
+    let server = Server::start(move |mut socket| {
+        let (now, peak) = (Arc::clone(&now), Arc::clone(&peak));
+        async move {
+            peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            let answer = with_length("application/json", 2, "{}");
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let clients = Clients::default();
+    let with_key = |key: &str| {
+        let config = VendorConfig {
+            base_url: Some(format!("http://{}/v1", server.address).parse().unwrap()),
+            api_key: Some(key.into()),
+            max_connections: 2,
+            ..VendorConfig::default()
+        };
+        openai::adapter(&config, &clients, Arc::new(SystemClock)).unwrap()
+    };
+    let adapters = ["key-number-1", "key-number-2", "key-number-3"].map(with_key);
+    let call = call(CHAT);
+    let calls = adapters.iter().cycle().take(12).map(|adapter| adapter.call(&call));
+    for reply in soon(futures::future::join_all(calls)).await {
+        reply.unwrap();
+    }
+    assert_eq!((server.requests().len(), most.load(Ordering::SeqCst)), (12, 2));
 }
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\

@@ -316,6 +316,17 @@ async fn a_streamed_task_passes_its_events_on_and_notices_a_failure() {
     let error = collect(&launch_at(&server), &call("end_1", "{}")).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Overloaded);
 
+    for (broken, class) in [
+        (r#"{"error":{"status_code":429,"content":{"error":"busy"}}}"#, ErrorClass::RateLimited),
+        (r#"{"error":{"message":"no such model","code":404}}"#, ErrorClass::NotFound),
+        (r#"{"error":"Internal error occurred","timestamp":"t"}"#, ErrorClass::Transient),
+    ] {
+        let broken = events(&format!("data: {one}\n\ndata: {broken}\n\n"));
+        let server = self::server("/v1/streaming-tasks", broken).await;
+        let error = collect(&launch_at(&server), &call("end_1", "{}")).await.unwrap_err();
+        assert_eq!(error.class(), class, "{error}");
+    }
+
     let server = self::server("/v1/streaming-tasks", events("")).await;
     let error = collect(&launch_at(&server), &call("end_1", "{}")).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient);
@@ -329,6 +340,17 @@ async fn a_container_is_called_without_a_task_around_the_args() {
     let reply = adapter.call(&call("any", r#"{"x": 1}"#)).await.unwrap();
     assert_eq!(reply.response.as_str(), "[ 1.50 ]");
     assert_eq!(server.received_requests().await.unwrap()[0].body, br#"{"x": 1}"#);
+
+    let plain = r#"{"error": 0.25}"#;
+    let broken = r#"{"error":{"message":"gone","code":503}}"#;
+    let words = format!("data: {plain}\n\ndata: {broken}\n\n");
+    let server = self::server("/stream", events(&words)).await;
+    let config = VendorConfig { base_url: Some(server.uri().parse().unwrap()), ..config };
+    let adapter = launch::adapter(&config, &Clients::default(), Arc::new(SystemClock)).unwrap();
+    let mut chunks = adapter.stream(&call("any", "{}")).await.unwrap();
+    assert_eq!(chunks.next().await.unwrap().unwrap(), Chunk::Data(plain.into()));
+    let error = chunks.next().await.unwrap().unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Overloaded);
 
     let config = VendorConfig { api: Some("grpc".to_owned()), ..config };
     let error = launch::adapter(&config, &Clients::default(), Arc::new(SystemClock)).unwrap_err();

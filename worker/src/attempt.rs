@@ -128,6 +128,7 @@ fn decide(
         }
         End::Failed(failure) => failure,
     };
+    let error = error.with_hint();
     let verdict = if can_repeat {
         policy.verdict(job, error.class, retry_after, now, rng)
     } else {
@@ -345,6 +346,7 @@ pub(crate) mod tests {
             let outcome = decided_after(1, &job, failure(class));
             let Some(Outcome::Failed { error, .. }) = outcome else { panic!("{outcome:?}") };
             assert_eq!((error.class, error.message.as_str()), (class, "why"));
+            assert_eq!(error.hint.as_deref(), class.hint());
         }
         let outcome = decided_after(1, &job, End::Interrupted);
         let Some(Outcome::Failed { error, .. }) = outcome else { panic!("{outcome:?}") };

@@ -82,6 +82,9 @@ pub struct JobError {
     /// The vendor's own id of the request.
     #[schema(required = false)]
     pub vendor_request_id: String,
+    /// What a person can do about it.
+    #[schema(required = false)]
+    pub hint: String,
 }
 
 /// Tokens in, tokens out. A count the vendor does not tell is absent.

@@ -25,8 +25,10 @@ const CONVENTIONAL: &[(&str, &str)] = &[
     ("COHERE_API_KEY", "vendors.cohere.api_key"),
     ("CO_API_KEY", "vendors.cohere.api_key"),
     ("CO_API_URL", "vendors.cohere.base_url"),
-    ("GOOGLE_API_KEY", "vendors.gemini.api_key"),
+    // Google's own clients take the second where both are set.
     ("GEMINI_API_KEY", "vendors.gemini.api_key"),
+    ("GOOGLE_API_KEY", "vendors.gemini.api_key"),
+    ("GOOGLE_GEMINI_BASE_URL", "vendors.gemini.base_url"),
     ("GOOGLE_CLOUD_PROJECT", "vendors.vertex_ai.project"),
     ("GOOGLE_CLOUD_LOCATION", "vendors.vertex_ai.location"),
     ("GOOGLE_APPLICATION_CREDENTIALS", "vendors.vertex_ai.credentials_file"),
@@ -41,10 +43,12 @@ const CONVENTIONAL: &[(&str, &str)] = &[
     ("AWS_BEARER_TOKEN_BEDROCK", "vendors.bedrock.api_key"),
     ("AWS_DEFAULT_REGION", "vendors.bedrock.region"),
     ("AWS_REGION", "vendors.bedrock.region"),
+    ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "vendors.bedrock.base_url"),
     ("XAI_API_KEY", "vendors.xai.api_key"),
     ("FIREWORKS_API_KEY", "vendors.fireworks_ai.api_key"),
     ("FIREWORKS_BASE_URL", "vendors.fireworks_ai.base_url"),
     ("LAUNCH_API_KEY", "vendors.launch.api_key"),
+    ("SCALE_API_KEY", "vendors.llmengine.api_key"),
     ("LLM_ENGINE_BASE_PATH", "vendors.llmengine.base_url"),
 ];
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use figment::providers::{Format as _, Toml};
+use secrecy::ExposeSecret as _;
 
 use super::*;
 
@@ -260,4 +261,36 @@ fn secrets_show_neither_in_debug_nor_in_the_start_up_line() {
         assert!(shown.split(' ').any(|pair| pair == part), "{part}: {shown}");
     }
     assert_eq!(shown.lines().count(), 1);
+}
+
+#[test]
+fn a_model_may_have_settings_of_its_own() {
+    let config = with(
+        "[vendors.azure]\nbase_url = \"https://a.example\"\napi_key = \"one\"\napi_keys = [\"two\"]\n\
+         region = \"r\"\nproject = \"p\"\nlocation = \"l\"\napi_version = \"v\"\napi = \"v1\"\n\
+         proxy = \"http://proxy:3128\"\nconnect_timeout_ms = 1\nidle_timeout_ms = 3\n\
+         [vendors.azure.headers]\nx-team = \"search\"\nx-tier = \"gold\"\n\
+         [vendors.azure.models.\"gpt-5/eu\"]\nbase_url = \"https://b.example\"\napi_key = \"three\"\n\
+         region = \"R\"\nproject = \"P\"\nlocation = \"L\"\napi_version = \"V\"\napi = \"classic\"\n\
+         connect_timeout_ms = 10\nfirst_byte_timeout_ms = 20\nidle_timeout_ms = 30\n\
+         headers = { x-tier = \"iron\" }\n",
+    )
+    .unwrap();
+    let vendor = config.vendor(Vendor::Azure);
+    let own = vendor.for_model("gpt-5/eu");
+    assert_eq!(own.base_url.unwrap().as_str(), "https://b.example/");
+    assert_eq!((own.api_key.unwrap().expose_secret(), own.api_keys.len()), ("three", 0));
+    let texts = [own.region, own.project, own.location, own.api_version, own.api];
+    assert_eq!(texts.map(Option::unwrap), ["R", "P", "L", "V", "classic"]);
+    assert_eq!((own.connect_timeout_ms, own.idle_timeout_ms), (10, 30));
+    assert_eq!(own.first_byte_timeout_ms, Some(20));
+    assert_eq!(own.proxy, vendor.proxy);
+    let headers: Vec<_> =
+        own.headers.iter().map(|(name, it)| (name.as_str(), it.as_str())).collect();
+    assert_eq!(headers, [("x-team", "search"), ("x-tier", "iron")]);
+
+    let other = vendor.for_model("gpt-5");
+    assert_eq!(other.base_url, vendor.base_url);
+    assert_eq!((other.connect_timeout_ms, other.first_byte_timeout_ms), (1, None));
+    assert_eq!(other.api_keys.len(), 1);
 }

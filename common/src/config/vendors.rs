@@ -68,7 +68,7 @@ pub struct VendorConfig {
     pub first_byte_timeout_ms: Option<u64>,
     /// The longest silence between two parts of a streamed answer.
     pub idle_timeout_ms: u64,
-    /// Connections to one vendor at once, in one process.
+    /// Connections to one host at once, in one process, whichever keys and models they are for.
     pub max_connections: usize,
     /// Larger answers end the attempt with `response_too_large`.
     pub max_response_bytes: usize,

@@ -23,6 +23,10 @@ const NO_MEMBER: RouteError = RouteError::NoMember(
 const BOTH: RouteError = RouteError::Ambiguous(
     "some members are converse's, others belong to the body of a model's own vendor",
 );
+const MESSAGES_AND_INPUT: RouteError = RouteError::Ambiguous(
+    "'messages' belong to converse or to the body of a model's own vendor, 'input' to responses or \
+     count_tokens",
+);
 const TEXT_OR_TYPED: RouteError = RouteError::Ambiguous(
     "'messages' with texts or typed blocks as their content are not for converse; they can be the \
      body of a model's own vendor (invoke) or OpenAI's format (chat_completions)",
@@ -126,6 +130,7 @@ pub(super) fn route(args: &str, name: &str) -> Result<Route, RouteError> {
         return Ok(route);
     }
     match seen {
+        Seen { shape: Some(_), counts, input, .. } if counts || input => Err(MESSAGES_AND_INPUT),
         Seen { counts: true, .. } => Ok(Route::CountTokens),
         Seen { converse: true, invoke: true, .. } => Err(BOTH),
         Seen { invoke: true, .. } => Ok(Route::Invoke),
@@ -299,6 +304,10 @@ mod tests {
         assert_eq!(route(both, CLAUDE), Err(BOTH));
         let mixed = r#"{"messages":[{"content":"a"}],"guardrailConfig":{}}"#;
         assert_eq!(route(mixed, CLAUDE), Err(BOTH));
+        for input in [r#""a""#, r#"{"converse":{"messages":[]}}"#] {
+            let two = format!(r#"{{"messages":[{{"content":[{{"text":"a"}}]}}],"input":{input}}}"#);
+            assert_eq!(route(&two, NOVA), Err(MESSAGES_AND_INPUT), "{two}");
+        }
         for nothing in ["{}", r#"{"temperature":1}"#, r#"{"messages":null}"#] {
             let error = route(nothing, NOVA).unwrap_err();
             assert_eq!(error, NO_MEMBER);

@@ -26,6 +26,7 @@ pub(super) fn route(args: &str, model: &str) -> Result<Route, RouteError> {
     match openai::route(args, model) {
         Err(RouteError::NoMember(_)) if query && documents => Ok(Route::Rerank),
         Err(RouteError::NoMember(_)) => Err(NO_MEMBER),
+        Ok(_) if query && documents => Err(AMBIGUOUS),
         chosen => chosen,
     }
 }
@@ -34,6 +35,10 @@ const NO_MEMBER: RouteError = RouteError::NoMember(
     "chat completions need 'messages', completions 'prompt', rerank 'query' and 'documents', \
      responses 'input' (or 'previous_response_id', 'conversation' or 'instructions'), embeddings \
      'input' and an embedding model, 'encoding_format' or 'dimensions'",
+);
+
+const AMBIGUOUS: RouteError = RouteError::Ambiguous(
+    "'query' and 'documents' mean rerank, the other members another endpoint",
 );
 
 #[cfg(test)]
@@ -45,7 +50,8 @@ mod tests {
         for (args, expected) in [
             (r#"{"query":"a","documents":["b"]}"#, Ok(Route::Rerank)),
             (r#"{"messages":[]}"#, Ok(Route::ChatCompletions)),
-            (r#"{"messages":[],"documents":["b"],"query":"a"}"#, Ok(Route::ChatCompletions)),
+            (r#"{"messages":[],"documents":["b"]}"#, Ok(Route::ChatCompletions)),
+            (r#"{"messages":[],"documents":["b"],"query":"a"}"#, Err(AMBIGUOUS)),
             (r#"{"prompt":"a"}"#, Ok(Route::Completions)),
             (r#"{"input":"a","dimensions":8}"#, Ok(Route::Embeddings)),
             (r#"{"input":"a"}"#, Ok(Route::Responses)),

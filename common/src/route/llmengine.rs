@@ -21,7 +21,10 @@ pub(super) fn route(args: &str) -> Result<Route, RouteError> {
         _ => {}
     })?;
     match (messages, prompt) {
-        (true, _) => Ok(Route::ChatCompletions),
+        (true, true) => {
+            Err(RouteError::Ambiguous("'messages' means chat completions, 'prompt' completions"))
+        }
+        (true, false) => Ok(Route::ChatCompletions),
         (false, true) if own && openai => Err(RouteError::Ambiguous(
             "'max_new_tokens' belongs to completions_sync, 'max_tokens' to completions",
         )),
@@ -50,8 +53,13 @@ mod tests {
         ] {
             assert_eq!(route(args), expected, "{args}");
         }
-        let both = route(r#"{"prompt":"a","max_new_tokens":5,"max_tokens":5}"#).unwrap_err();
-        assert!(matches!(both, RouteError::Ambiguous(_)), "{both}");
+        for args in [
+            r#"{"prompt":"a","max_new_tokens":5,"max_tokens":5}"#,
+            r#"{"prompt":"a","messages":[]}"#,
+        ] {
+            let both = route(args).unwrap_err();
+            assert!(matches!(both, RouteError::Ambiguous(_)), "{both}");
+        }
         let neither = route(r#"{"text":"a"}"#).unwrap_err().to_string();
         assert!(neither.contains("'messages'") && neither.contains("'prompt'"), "{neither}");
     }

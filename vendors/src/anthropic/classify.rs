@@ -55,7 +55,14 @@ pub(crate) fn in_stream(wire: WireError, now: DateTime<Utc>) -> VendorError {
 fn keep(status: Option<u16>, class: ErrorClass, message: String, wire: WireError) -> VendorError {
     let vendor_code = wire.words().next().map(|word| shorten(word, 100));
     let vendor_request_id = wire.request_id.map(|id| shorten(&id, 200));
-    let error = JobError { class, message, vendor_status: status, vendor_code, vendor_request_id };
+    let error = JobError {
+        class,
+        message,
+        vendor_status: status,
+        vendor_code,
+        vendor_request_id,
+        hint: None,
+    };
     VendorError { error, retry_after: None, usage: Usage::default() }
 }
 

@@ -79,6 +79,7 @@ pub(super) fn error(failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
             vendor_status: failure.status,
             vendor_code: wire.code.map(|code| shorten(&code, 100)),
             vendor_request_id: None,
+            hint: None,
         },
         retry_after: retry_after.filter(|_| class.is_transient()),
         usage: Usage::default(),

@@ -34,6 +34,7 @@ pub(super) fn error(failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
             .id
             .map(|id| shorten(&id, 200))
             .or_else(|| wire::trace_id(failure.headers)),
+        hint: None,
     };
     VendorError { error, retry_after: None, usage: Usage::default() }.after(hint)
 }

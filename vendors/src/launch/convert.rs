@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
-use inferq_common::{error::ErrorClass, job::Route, usage::Usage};
-use serde_json::{from_str, value::RawValue};
+use inferq_common::{error::ErrorClass, job::Route, members::each_member, usage::Usage};
+use serde_json::{Value, from_str, value::RawValue};
 
-use super::wire::{Status, Task, Wrapped};
+use super::{
+    Face,
+    wire::{Status, Task, Wrapped},
+};
 use crate::{
     error::{VendorError, class_of_status, excerpt},
-    json, openai,
+    json,
+    openai::{self, wire::WireError},
     remote::{Failure, Parsed},
 };
 
@@ -100,6 +104,29 @@ pub(super) fn failed(task: &Task<'_>) -> VendorError {
     let mut error = VendorError::new(class, message);
     error.error.vendor_status = task.status_code;
     error
+}
+
+/// The error that an event of a stream holds; `None`: it holds none. LLM Engine's shape, `{"error":
+/// {"status_code", "content": {"error"}}}`, is Launch's too. A container may call anything `error`
+/// that does not read like one.
+pub(super) fn in_stream(face: Face, text: &str, now: DateTime<Utc>) -> Option<VendorError> {
+    let mut has_error = false;
+    each_member(text, |member| has_error |= member.key == "error" && !member.is_null()).ok()?;
+    let document: Value = has_error.then(|| from_str(text).ok())??;
+    let error = document.get("error")?;
+    if let Some(status) = error.get("status_code").and_then(Value::as_u64) {
+        let status = u16::try_from(status).ok()?;
+        let said = error.pointer("/content/error").and_then(Value::as_str).unwrap_or_default();
+        let message = format!("the vendor broke the stream off: {}", excerpt(said));
+        let mut failed = VendorError::new(class_of_status(status), message);
+        failed.error.vendor_status = Some(status);
+        return Some(failed);
+    }
+    let reads_like_one = error.get("message").is_some_and(Value::is_string);
+    let is_gateways =
+        face == Face::Gateway && error.is_string() && document.get("status").is_none();
+    let wire = WireError::of(&document).filter(|_| reads_like_one || is_gateways)?;
+    Some(openai::classify::in_stream(&openai::OPENAI, &wire, now))
 }
 
 /// The error of an answer that is not 2xx. The gateway's have FastAPI's shape or

@@ -24,7 +24,7 @@ impl Reader {
 }
 
 impl Follow for Reader {
-    fn take(&mut self, frame: Frame, _: DateTime<Utc>) -> Result<Option<Bytes>, VendorError> {
+    fn take(&mut self, frame: Frame, now: DateTime<Utc>) -> Result<Option<Bytes>, VendorError> {
         let data = frame.data.trim_ascii();
         if data.is_empty() {
             return Ok(None);
@@ -34,8 +34,11 @@ impl Follow for Reader {
             return Ok(None);
         }
         self.began = true;
+        let text = String::from_utf8_lossy(data);
+        if let Some(error) = convert::in_stream(self.face, &text, now) {
+            return Err(error);
+        }
         if self.face == Face::Gateway {
-            let text = String::from_utf8_lossy(data);
             let task = convert::read(&HeaderMap::new(), &text)
                 .map_err(|error| VendorError::new(ErrorClass::Protocol, error.error.message))?;
             if task.status == Status::Failure {

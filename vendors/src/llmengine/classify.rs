@@ -16,10 +16,7 @@ use crate::{
 pub(super) fn error(failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
     let mut error = openai::classify::error(&openai::OPENAI, failure, now);
     if error.class() == ErrorClass::Auth {
-        error
-            .error
-            .message
-            .push_str(" (check vendors.llmengine.api_key, INFERQ__VENDORS__LLMENGINE__API_KEY)");
+        error.error.message.push_str(" (check SCALE_API_KEY or vendors.llmengine.api_key)");
     }
     error
 }

@@ -9,8 +9,8 @@ use crate::remote::Mode;
 pub(super) const BASE_URL: &str = "https://api.spellbook.scale.com/llm-engine";
 
 /// What to do where there is no key.
-pub(super) const NO_KEY: &str = "set vendors.llmengine.api_key \
-    (INFERQ__VENDORS__LLMENGINE__API_KEY), or vendors.llmengine.base_url for a server of your own";
+pub(super) const NO_KEY: &str = "set SCALE_API_KEY or vendors.llmengine.api_key, \
+    or vendors.llmengine.base_url for a server of your own";
 
 /// The segments of an endpoint's path, after the base address.
 pub(super) fn path(route: Route, mode: Mode) -> &'static [&'static str] {

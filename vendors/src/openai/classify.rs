@@ -71,6 +71,7 @@ pub(crate) fn error(flavor: &Flavor, failure: Failure<'_>, now: DateTime<Utc>) -
             vendor_status: failure.status,
             vendor_code: wire.words().next().map(|word| shorten(word, 100)),
             vendor_request_id: None,
+            hint: None,
         },
         retry_after: retry_after.filter(|_| class.is_transient()),
         usage: Usage::default(),

@@ -18,6 +18,7 @@ pub(crate) fn path(route: Route) -> &'static [&'static str] {
         Route::Embeddings => &["embeddings"],
         Route::Responses => &["responses"],
         Route::Rerank => &["rerank"],
+        Route::CountTokens => &["responses", "input_tokens"],
         // No other is chosen for such a server.
         _ => &[],
     }

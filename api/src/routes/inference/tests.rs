@@ -71,6 +71,39 @@ async fn every_class_of_failure_has_its_status_and_is_not_to_be_retried() {
 }
 
 #[tokio::test]
+async fn args_that_fit_no_endpoint_or_two_are_refused_before_there_is_a_job() {
+    let api = TestApi::start().await;
+    let block = r#"[{"role":"user","content":[{"text":"a"}]}]"#;
+    let converse_and_responses = format!(r#"{{"messages":{block},"input":"a"}}"#);
+    for (model, args) in [
+        ("openai/gpt-5", r#"{"messages":[],"prompt":"a"}"#),
+        ("openai/gpt-5", r#"{"messages":[],"input":"a"}"#),
+        ("azure/mine", r#"{"prompt":"a","input":"a"}"#),
+        ("xai/grok-4", r#"{"messages":[],"input":"a"}"#),
+        ("fireworks_ai/m", r#"{"messages":[],"query":"a","documents":["b"]}"#),
+        ("model_zoo/llama", r#"{"messages":[],"prompt":"a"}"#),
+        ("llmengine/m", r#"{"prompt":"a","max_new_tokens":1,"max_tokens":1}"#),
+        ("llmengine/m", r#"{"prompt":"a","messages":[]}"#),
+        ("cohere/command-a", r#"{"messages":[],"texts":["a"]}"#),
+        ("gemini/gemini-2.5-flash", r#"{"contents":[],"messages":[]}"#),
+        ("vertex_ai/gemini-2.5-flash", r#"{"contents":[],"instances":[]}"#),
+        ("bedrock/amazon.nova-lite-v1:0", r#"{"messages":[{"content":"a"}]}"#),
+        ("bedrock/amazon.nova-lite-v1:0", &converse_and_responses),
+        ("openai/gpt-5", r#"{"text":"a"}"#),
+        ("anthropic/claude-sonnet-4-5", r#"{"prompt":"a"}"#),
+        ("bedrock/amazon.nova-lite-v1:0", "{}"),
+    ] {
+        let reply = infer(&api, &format!(r#"{{"model":"{model}","args":{args}}}"#)).await;
+        assert_eq!(reply.status, 422, "{model} {args}");
+        let detail = &reply.json()["detail"][0];
+        assert_eq!(detail["loc"], json!(["body", "args"]), "{model} {args}");
+        let said = detail["msg"].as_str().unwrap();
+        assert!(said.contains("inference_configuration.route"), "{said}");
+    }
+    assert_eq!(api.n_jobs().await, 0);
+}
+
+#[tokio::test]
 async fn an_asynchronous_call_is_answered_with_the_job() {
     let api = TestApi::start().await;
     let body = r#"{

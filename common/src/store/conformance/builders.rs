@@ -110,6 +110,7 @@ pub(super) fn an_error() -> JobError {
         vendor_status: Some(429),
         vendor_code: Some("rate_limit_exceeded".into()),
         vendor_request_id: Some("req_2".into()),
+        hint: Some("try again later".into()),
     }
 }
 

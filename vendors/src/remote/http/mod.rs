@@ -4,7 +4,7 @@ mod failure;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -29,10 +29,41 @@ const MAX_IDLE: Duration = Duration::from_secs(50);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// No more of a body than this is allocated on the word of its length header.
 const MAX_PREALLOCATED_BYTES: usize = 1 << 20;
+/// From so many hosts on those that nothing is connected to are forgotten.
+const MANY_HOSTS: usize = 256;
 
 /// The connections of a process: vendors with the same settings share a pool. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Clients(Arc<Mutex<HashMap<Settings, Client>>>);
+pub struct Clients(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    pools: Mutex<HashMap<Settings, Client>>,
+    hosts: Hosts,
+}
+
+/// Bounds the connections to each host, whichever key or model they are for: an account's own key
+/// opens no door to more of them.
+#[derive(Debug, Default)]
+struct Hosts(Mutex<HashMap<(Arc<str>, usize), Weak<Semaphore>>>);
+
+impl Hosts {
+    /// The permits of `peer` (`host:port`) under the bound `max`, for as long as one is held or
+    /// waited for.
+    fn permits(&self, peer: &Arc<str>, max: usize) -> Arc<Semaphore> {
+        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(peer), max);
+        if let Some(permits) = hosts.get(&key).and_then(Weak::upgrade) {
+            return permits;
+        }
+        if hosts.len() >= MANY_HOSTS {
+            hosts.retain(|_, permits| permits.strong_count() > 0);
+        }
+        let permits = Arc::new(Semaphore::new(max));
+        hosts.insert(key, Arc::downgrade(&permits));
+        permits
+    }
+}
 
 /// What two vendors must have in common to share a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -56,19 +87,20 @@ impl Clients {
             proxy: config.proxy.clone(),
             is_plain: is_plain(base_url) && config.proxy.as_ref().is_none_or(is_plain),
         };
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = match clients.get(&settings) {
+        let mut pools = self.0.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match pools.get(&settings) {
             Some(client) => client.clone(),
             None => client(&settings)?,
         };
         let connect_timeout = settings.connect_timeout;
-        clients.insert(settings, client.clone());
+        pools.insert(settings, client.clone());
         Ok(Http {
             client,
             connect_timeout,
             first_byte_timeout: config.first_byte_timeout_ms.map(Duration::from_millis),
             max_response_bytes: config.max_response_bytes,
-            connections: Arc::new(Semaphore::new(config.max_connections)),
+            max_connections: config.max_connections,
+            shared: Arc::clone(&self.0),
         })
     }
 }
@@ -118,8 +150,9 @@ pub struct Http {
     connect_timeout: Duration,
     first_byte_timeout: Option<Duration>,
     max_response_bytes: usize,
-    /// One permit a connection in use.
-    connections: Arc<Semaphore>,
+    /// Of each host, together with whoever else calls it under the same bound.
+    max_connections: usize,
+    shared: Arc<Shared>,
 }
 
 impl Http {
@@ -132,7 +165,8 @@ impl Http {
     pub async fn send(&self, request: Request) -> Result<Answer, VendorError> {
         let peer: Arc<str> = peer(&request.url).into();
         // It is never closed, so that there always is one.
-        let connection = Arc::clone(&self.connections).acquire_owned().await.ok();
+        let permits = self.shared.hosts.permits(&peer, self.max_connections);
+        let connection = permits.acquire_owned().await.ok();
         let Request { method, url, headers, body } = request;
         let sent = self.client.request(method, url).headers(headers).body(body).send();
         let sent = match self.first_byte_timeout {
