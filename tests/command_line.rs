@@ -314,8 +314,22 @@ async fn tables_that_are_missing_are_named() {
     for args in [&["api", "--listen", "127.0.0.1:0"][..], &["worker"], &["key", "create"]] {
         run(folder.path(), &servers, args).refused(69, &["run `inferq migrate`"]);
     }
-    assert_eq!(run(folder.path(), &servers, &["migrate"]).code, 0);
+    let (_, at) = database.split_once('@').unwrap_or(("", &database));
+    let migrated = run(folder.path(), &servers, &["migrate"]);
+    assert_eq!(migrated.code, 0, "{migrated:?}");
+    assert!(migrated.out.contains(&format!("store at {at}")), "{migrated:?}");
     assert_eq!(run(folder.path(), &servers, &["key", "create"]).code, 0);
+
+    let elsewhere = format!("{database}-missing");
+    let ended = run(folder.path(), &[("INFERQ__DATABASE__URL", &elsewhere)], &["migrate"]);
+    ended.refused(69, &["-missing\" does not exist; correct INFERQ__DATABASE__URL"]);
+}
+
+#[test]
+fn a_migration_says_what_was_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = run(folder.path(), &[], &["migrate"]);
+    assert_eq!(ended.out, "the sqlite store at .inferq/inferq.db is up to date\n", "{ended:?}");
 }
 
 #[test]

@@ -13,11 +13,12 @@ pub mod group;
 mod open;
 pub mod path;
 pub mod postgres;
+mod reason;
 pub(crate) mod rows;
 pub mod serving;
 pub mod sqlite;
 
-pub use self::{open::open, serving::ServingStore};
+pub use self::{open::open, reason::Reason, serving::ServingStore};
 
 use std::{sync::Arc, time::Duration};
 
