@@ -107,6 +107,9 @@ fn a_process_that_shares_needs_servers_and_says_which_is_missing() {
         run(folder.path(), &[postgres], &[role]).refused(64, &["set INFERQ__BROKER__URL"]);
         run(folder.path(), &[rabbitmq], &[role]).refused(64, &["set INFERQ__DATABASE__URL"]);
     }
+    let none = ["worker", "--concurrency", "0"];
+    run(folder.path(), &[postgres, rabbitmq], &none)
+        .refused(64, &["worker.concurrency", "1 to 10000"]);
     let listen = ["api", "--listen", "127.0.0.1:0"];
     for args in [&listen[..], &["worker"], &["migrate"], &["key", "list"]] {
         let ended = run(folder.path(), &[postgres, rabbitmq], args);
