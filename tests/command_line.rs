@@ -79,6 +79,8 @@ fn a_wrong_setting_is_named_and_nothing_is_made() {
         let ended = at(&[("INFERQ__DATABASE__MAX_GROUP", "0")], &[command]);
         ended.refused(64, &["database.max_group", "1 to 1000"]);
         at(&[], &["--config", "none.toml", command]).refused(64, &["none.toml"]);
+        let ended = at(&[("INFERQ_WORKER_CONCURRENCY", "4")], &[command]);
+        ended.refused(64, &["INFERQ_WORKER_CONCURRENCY", "INFERQ__WORKER__CONCURRENCY"]);
     }
     assert!(is_empty(&folder), "a command that was refused left something behind");
 
