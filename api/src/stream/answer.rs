@@ -31,7 +31,7 @@ use crate::{
 pub(crate) fn permit(state: &AppState) -> Result<OwnedSemaphorePermit, ApiError> {
     Arc::clone(&state.streams)
         .try_acquire_owned()
-        .map_err(|_| ApiError::Unavailable("too many event streams are open"))
+        .map_err(|_| ApiError::unavailable("too many event streams are open"))
 }
 
 /// Makes the job and answers with its chunks. `wait`: how long the caller waits for the first of them
