@@ -17,7 +17,7 @@ use inferq_common::{
     instance::{self, CurrentInstance, Identity},
     publisher::Publisher,
     shutdown::Shutdown,
-    store::{self, SharedStore, StoreError, path::JobPath},
+    store::{self, Reason, SharedStore, StoreError, path::JobPath},
     sweeper::Sweeper,
     telemetry,
 };
@@ -428,23 +428,34 @@ pub fn store_failure(error: &StoreError) -> Failure {
 /// The same, knowing which store it is.
 pub fn database_failure(config: &Config, error: &StoreError) -> Failure {
     match error {
-        StoreError::Unavailable(source) if !config.database.is_sqlite() => Failure::new(
-            code::UNAVAILABLE,
+        StoreError::Unavailable(_) if !config.database.is_sqlite() => {
+            let place = place(&config.database);
+            let (words, advice) = match error.reason() {
+                Reason::Tls(words) => (
+                    format!("TLS failed: {words}"),
+                    "correct INFERQ__DATABASE__URL, or trust the server's authority with SSL_CERT_FILE",
+                ),
+                Reason::Login(words) => (words, "correct INFERQ__DATABASE__URL"),
+                Reason::Other(words) => (words, "start one or run `inferq dev`"),
+            };
+            Failure::new(
+                code::UNAVAILABLE,
+                format!("cannot use Postgres at {place}: {words}; {advice}"),
+            )
+        }
+        StoreError::Unavailable(_) if config.database.is_sqlite() => Failure::new(
+            code::SYSTEM,
             format!(
-                "cannot use Postgres at {}: {}; start one or run `inferq dev`",
+                "cannot use {}: {}; is there room on its disk, and may this user write there?",
                 place(&config.database),
-                root_cause(source.as_ref())
+                error.reason()
             ),
         ),
         // A file that another program made is refused as a statement.
-        StoreError::Unavailable(source) | StoreError::Other(source)
-            if config.database.is_sqlite() =>
-        {
-            Failure::new(
-                code::SYSTEM,
-                format!("cannot use {}: {}", file(&config.database), root_cause(source.as_ref())),
-            )
-        }
+        StoreError::Other(_) if config.database.is_sqlite() => Failure::new(
+            code::SYSTEM,
+            format!("cannot use {}: {}", place(&config.database), error.reason()),
+        ),
         StoreError::NotMigrated(_) => Failure::new(
             code::UNAVAILABLE,
             "the store's tables are not those of this release: run `inferq migrate`",
@@ -453,20 +464,18 @@ pub fn database_failure(config: &Config, error: &StoreError) -> Failure {
     }
 }
 
-/// Host, port and database of a store, without its credentials.
-fn place(database: &DatabaseConfig) -> String {
-    let Ok(url) = Url::parse(database.url.expose_secret()) else {
+/// Where a store is: host, port and database without credentials, or a file.
+pub fn place(database: &DatabaseConfig) -> String {
+    let url = database.url.expose_secret();
+    if database.is_sqlite() {
+        let path = url.strip_prefix("sqlite:").unwrap_or(url);
+        return path.strip_prefix("//").unwrap_or(path).to_owned();
+    }
+    let Ok(url) = Url::parse(url) else {
         return "the configured address".to_owned();
     };
     let host = url.host_str().unwrap_or("localhost");
     format!("{host}:{}{}", url.port().unwrap_or(5432), url.path())
-}
-
-/// The file of a SQLite store.
-fn file(database: &DatabaseConfig) -> &str {
-    let url = database.url.expose_secret();
-    let path = url.strip_prefix("sqlite:").unwrap_or(url);
-    path.strip_prefix("//").unwrap_or(path)
 }
 
 /// An error with its causes, each once.
@@ -482,15 +491,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// What was wrong in the first place, without the layers around it.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
-    }
-    root.to_string()
 }
 
 fn host_name() -> String {

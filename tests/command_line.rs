@@ -79,6 +79,8 @@ fn a_wrong_setting_is_named_and_nothing_is_made() {
         let ended = at(&[("INFERQ__DATABASE__MAX_GROUP", "0")], &[command]);
         ended.refused(64, &["database.max_group", "1 to 1000"]);
         at(&[], &["--config", "none.toml", command]).refused(64, &["none.toml"]);
+        let ended = at(&[("INFERQ_WORKER_CONCURRENCY", "4")], &[command]);
+        ended.refused(64, &["INFERQ_WORKER_CONCURRENCY", "INFERQ__WORKER__CONCURRENCY"]);
     }
     assert!(is_empty(&folder), "a command that was refused left something behind");
 
@@ -107,6 +109,9 @@ fn a_process_that_shares_needs_servers_and_says_which_is_missing() {
         run(folder.path(), &[postgres], &[role]).refused(64, &["set INFERQ__BROKER__URL"]);
         run(folder.path(), &[rabbitmq], &[role]).refused(64, &["set INFERQ__DATABASE__URL"]);
     }
+    let none = ["worker", "--concurrency", "0"];
+    run(folder.path(), &[postgres, rabbitmq], &none)
+        .refused(64, &["worker.concurrency", "1 to 10000"]);
     let listen = ["api", "--listen", "127.0.0.1:0"];
     for args in [&listen[..], &["worker"], &["migrate"], &["key", "list"]] {
         let ended = run(folder.path(), &[postgres, rabbitmq], args);
@@ -314,8 +319,22 @@ async fn tables_that_are_missing_are_named() {
     for args in [&["api", "--listen", "127.0.0.1:0"][..], &["worker"], &["key", "create"]] {
         run(folder.path(), &servers, args).refused(69, &["run `inferq migrate`"]);
     }
-    assert_eq!(run(folder.path(), &servers, &["migrate"]).code, 0);
+    let (_, at) = database.split_once('@').unwrap_or(("", &database));
+    let migrated = run(folder.path(), &servers, &["migrate"]);
+    assert_eq!(migrated.code, 0, "{migrated:?}");
+    assert!(migrated.out.contains(&format!("store at {at}")), "{migrated:?}");
     assert_eq!(run(folder.path(), &servers, &["key", "create"]).code, 0);
+
+    let elsewhere = format!("{database}-missing");
+    let ended = run(folder.path(), &[("INFERQ__DATABASE__URL", &elsewhere)], &["migrate"]);
+    ended.refused(69, &["-missing\" does not exist; correct INFERQ__DATABASE__URL"]);
+}
+
+#[test]
+fn a_migration_says_what_was_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = run(folder.path(), &[], &["migrate"]);
+    assert_eq!(ended.out, "the sqlite store at .inferq/inferq.db is up to date\n", "{ended:?}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ async fn dev_killed_amid_a_hundred_jobs_finishes_each_once() {
             platform.fronts[0].is_ready().await;
         }
     }
-    assert_all_ended_once(&platform, &jobs, Some(&receiver)).await;
+    assert_all_ended_once(&platform, 100, &jobs, &receiver).await;
 }
 
 #[cfg(feature = "servers")]
@@ -63,30 +63,30 @@ mod distributed {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_worker_killed_under_load_loses_nothing() {
         let platform = Platform::start(Mode::Distributed).await;
-        let jobs = submit_while(&platform, 200, async || {
+        let receiver = Receiver::start().await;
+        let jobs = submit_while(&platform, &receiver, 200, async || {
             tokio::time::sleep(Duration::from_millis(500)).await;
             platform.workers[0].kill();
         })
         .await;
-        assert_all_ended_once(&platform, &jobs, None).await;
+        assert_eq!(jobs.len(), 200, "the apis take jobs whatever becomes of workers");
+        assert_all_ended_once(&platform, 200, &jobs, &receiver).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_api_killed_before_it_published_loses_nothing() {
         let mut rabbitmq = rabbitmq::Server::start().await;
         let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;
+        let receiver = Receiver::start().await;
         rabbitmq.stop().await;
-        let mut jobs = BTreeMap::new();
-        for number in 0..20 {
-            let name = format!("job-{number}");
-            jobs.insert(name.clone(), platform.submit(&chat(&name, &json!({}))).await);
-        }
+        let jobs = submit_while(&platform, &receiver, 20, async || ()).await;
+        assert_eq!(jobs.len(), 20, "jobs are accepted while the broker is down");
         platform.fronts[0].kill();
         platform.fronts[1].kill();
         rabbitmq.start_again().await;
         platform.fronts[1].start_again();
         platform.fronts[1].is_ready().await;
-        assert_all_ended_once(&platform, &jobs, None).await;
+        assert_all_ended_once(&platform, 20, &jobs, &receiver).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -111,14 +111,12 @@ mod distributed {
             assert_eq!(body["checks"]["broker"]["status"], "failed", "{body}");
             assert_eq!(body["checks"]["store"]["status"], "ok", "{body}");
         }
+        let receiver = Receiver::start().await;
         let waits = chat("waits", &json!({}));
         let waits = platform.infer(&waits);
         let comes = async {
-            let mut jobs = BTreeMap::new();
-            for number in 0..20 {
-                let name = format!("job-{number}");
-                jobs.insert(name.clone(), platform.submit(&chat(&name, &json!({}))).await);
-            }
+            let jobs = submit_while(&platform, &receiver, 20, async || ()).await;
+            assert_eq!(jobs.len(), 20, "jobs are accepted without the broker");
             for id in jobs.values() {
                 assert_eq!(platform.job(id).await["status"], "queued", "nothing can run yet");
             }
@@ -127,7 +125,7 @@ mod distributed {
         };
         let (answer, jobs) = tokio::join!(waits, comes);
         assert_eq!(answer.status(), 200, "who waited got the result");
-        assert_all_ended_once(&platform, &jobs, None).await;
+        assert_all_ended_once(&platform, 21, &jobs, &receiver).await;
         for process in processes() {
             process.is_ready().await;
         }
@@ -137,26 +135,28 @@ mod distributed {
     async fn rabbitmq_restarted_under_load_loses_nothing() {
         let mut rabbitmq = rabbitmq::Server::start().await;
         let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;
-        let jobs = submit_while(&platform, 300, async || {
+        let receiver = Receiver::start().await;
+        let jobs = submit_while(&platform, &receiver, 300, async || {
             tokio::time::sleep(Duration::from_millis(300)).await;
             rabbitmq.restart().await;
         })
         .await;
         assert_eq!(jobs.len(), 300, "jobs are accepted while the broker is down");
-        assert_all_ended_once(&platform, &jobs, None).await;
+        assert_all_ended_once(&platform, 300, &jobs, &receiver).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn postgres_restarted_under_load_loses_nothing() {
         let postgres = postgres::Server::start().await;
         let platform = platform_on(&postgres.url(), &rabbitmq::virtual_host().await).await;
-        let jobs = submit_while(&platform, 300, async || {
+        let receiver = Receiver::start().await;
+        let jobs = submit_while(&platform, &receiver, 300, async || {
             tokio::time::sleep(Duration::from_millis(300)).await;
             postgres.restart().await;
         })
         .await;
         assert!(jobs.len() > 50, "only {} jobs were accepted", jobs.len());
-        assert_all_ended_once(&platform, &jobs, None).await;
+        assert_all_ended_once(&platform, 300, &jobs, &receiver).await;
     }
 
     async fn platform_on(database: &str, broker: &str) -> Platform {
@@ -172,6 +172,7 @@ mod distributed {
     /// A submit that got no 202 is not repeated, so each name stands for at most one accepted job.
     async fn submit_while(
         platform: &Platform,
+        receiver: &Receiver,
         n_jobs: usize,
         trouble: impl AsyncFnOnce(),
     ) -> BTreeMap<String, String> {
@@ -179,7 +180,9 @@ mod distributed {
             let mut accepted = BTreeMap::new();
             for number in 0..n_jobs {
                 let name = format!("job-{number}");
-                let answer = platform.try_submit(&chat(&name, &json!({"delay_ms": 20}))).await;
+                let mut body = chat(&name, &json!({"delay_ms": 20}));
+                body["callback_url"] = receiver.url(&format!("ok/{name}")).into();
+                let answer = platform.try_submit(&body).await;
                 let Ok(answer) = answer else { continue };
                 match answer.status().as_u16() {
                     202 => {
@@ -199,11 +202,13 @@ mod distributed {
     }
 }
 
-/// Counts accepted, ended, vendor calls per job and callbacks per job, and holds them together.
+/// Counts submitted, accepted, ended, vendor calls per job and callbacks per job, and holds them
+/// together.
 async fn assert_all_ended_once(
     platform: &Platform,
+    n_submitted: usize,
     jobs: &BTreeMap<String, String>,
-    receiver: Option<&Receiver>,
+    receiver: &Receiver,
 ) {
     let mut repeated = 0;
     for (name, id) in jobs {
@@ -218,19 +223,19 @@ async fn assert_all_ended_once(
         let n_attempts = attempts.len();
         assert!((1..=n_attempts).contains(&n_calls), "{name}: {n_calls} calls, {attempts:?}");
         repeated += n_attempts - 1;
-        if let Some(receiver) = receiver {
-            let path = format!("ok/{name}");
-            eventually(&path, async || receiver.posts(&path).first().cloned()).await;
-            let ids: std::collections::BTreeSet<_> = receiver
-                .posts(&path)
-                .iter()
-                .map(|post| post.headers["webhook-id"].clone())
-                .collect();
-            assert_eq!(ids.len(), 1, "{name}: one delivery, repeated at most");
-        }
+        let path = format!("ok/{name}");
+        eventually(&path, async || receiver.posts(&path).first().cloned()).await;
+        let ids: std::collections::BTreeSet<_> =
+            receiver.posts(&path).iter().map(|post| post.headers["webhook-id"].clone()).collect();
+        assert_eq!(ids.len(), 1, "{name}: one delivery, repeated at most");
     }
+    // What was stored without its 202 having come through has ended as well.
     platform.has_settled().await;
-    assert!(platform.vendor.counts().len() >= jobs.len(), "every accepted job was called");
+    let page = platform.get("/v5/jobs?limit=1000").await;
+    let n_stored = page["items"].as_array().unwrap().len();
+    assert!((jobs.len()..=n_submitted).contains(&n_stored), "{n_stored} of {n_submitted} stored");
+    let n_called = platform.vendor.counts().len();
+    assert!((jobs.len()..=n_stored).contains(&n_called), "{n_called} of {n_stored} were called");
     // What ran twice was in flight at a kill: never more than all workers hold at once.
     assert!(repeated <= 2 * 128, "{repeated} attempts were repeated");
 }

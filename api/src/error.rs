@@ -45,8 +45,8 @@ pub enum ApiError {
     JobConflict { detail: Cow<'static, str>, job_id: JobId, status: JobStatus },
     /// 413.
     TooLarge { limit_bytes: usize },
-    /// 503 with `Retry-After`: the same request may succeed in a second.
-    Unavailable(&'static str),
+    /// 503 with `Retry-After`: the same request may succeed in a second. The cause goes to the log.
+    Unavailable { detail: &'static str, cause: Option<Box<dyn std::error::Error + Send + Sync>> },
     /// 503, not to be repeated: an operator has to configure something first.
     NotConfigured(Cow<'static, str>),
     /// 504, not to be repeated: the job goes on, but the caller is not held any longer.
@@ -118,6 +118,11 @@ impl ApiError {
         Self::Internal(cause.into())
     }
 
+    /// 503: this process has too much to do, which passes.
+    pub const fn unavailable(detail: &'static str) -> Self {
+        Self::Unavailable { detail, cause: None }
+    }
+
     /// 404 of FastAPI itself: no such route.
     pub const fn no_route() -> Self {
         Self::NotFound(Cow::Borrowed("Not Found"))
@@ -161,7 +166,9 @@ impl ApiError {
                 let detail = format!("the request body is larger than {limit_bytes} bytes");
                 (StatusCode::PAYLOAD_TOO_LARGE, Detail::Text(detail.into()))
             }
-            Self::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, Detail::of(detail)),
+            Self::Unavailable { detail, .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, Detail::of(detail))
+            }
             Self::NotConfigured(detail) => (StatusCode::SERVICE_UNAVAILABLE, Detail::of(detail)),
             Self::StillRunning { detail, .. } => (StatusCode::GATEWAY_TIMEOUT, Detail::of(detail)),
             Self::Stopping { .. } => (
@@ -202,7 +209,10 @@ impl IntoResponse for ApiError {
             Self::Internal(cause) => {
                 error!(error = %Chain(cause.as_ref()), "request could not be served");
             }
-            Self::Unavailable(detail) => warn!(detail, "request refused for now"),
+            Self::Unavailable { detail, cause: None } => warn!(detail, "request refused for now"),
+            Self::Unavailable { detail, cause: Some(cause) } => {
+                warn!(detail, error = %Chain(cause.as_ref()), "request refused for now");
+            }
             _ => {}
         }
         let (status, detail) = self.parts();
@@ -218,7 +228,7 @@ impl IntoResponse for ApiError {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         match self {
-            Self::Unavailable(_) => {
+            Self::Unavailable { .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Unauthorized(_) => {
@@ -245,39 +255,42 @@ pub(crate) fn job_location(id: JobId) -> HeaderValue {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        if let Some(unavailable) = store_unavailable(&error) {
-            return unavailable;
+        match unavailable(&error) {
+            Some(detail) => Self::Unavailable { detail, cause: Some(error.into()) },
+            None => Self::internal(error),
         }
-        Self::internal(error)
     }
 }
 
 /// A failure that all who asked at once are told.
 impl From<Arc<StoreError>> for ApiError {
     fn from(error: Arc<StoreError>) -> Self {
-        store_unavailable(&error).unwrap_or_else(|| Self::internal(error))
+        match unavailable(&error) {
+            Some(detail) => Self::Unavailable { detail, cause: Some(error.into()) },
+            None => Self::internal(error),
+        }
     }
 }
 
 impl From<GroupError> for ApiError {
     fn from(error: GroupError) -> Self {
-        match &error {
-            GroupError::Store(cause) => {
-                store_unavailable(cause).unwrap_or_else(|| Self::internal(error))
-            }
-            GroupError::Full => Self::Unavailable("too many jobs wait to be stored"),
-            GroupError::Closed => Self::Unavailable("this process is stopping"),
+        let detail = match &error {
+            GroupError::Store(cause) => unavailable(cause),
+            GroupError::Full => Some("too many jobs wait to be stored"),
+            GroupError::Closed => Some("this process is stopping"),
+        };
+        match detail {
+            Some(detail) => Self::Unavailable { detail, cause: Some(error.into()) },
+            None => Self::internal(error),
         }
     }
 }
 
-/// 503 where the store will be back by itself or by an operator's hand.
-fn store_unavailable(error: &StoreError) -> Option<ApiError> {
+/// What a client is told of a store that cannot be used for now; `None`: the error is a defect.
+fn unavailable(error: &StoreError) -> Option<&'static str> {
     match error {
-        StoreError::Unavailable(_) => Some(ApiError::Unavailable("the store is unavailable")),
-        StoreError::NotMigrated(_) => {
-            Some(ApiError::Unavailable("the store's tables are not up to date"))
-        }
+        StoreError::Unavailable(_) => Some("the store is unavailable"),
+        StoreError::NotMigrated(_) => Some("the store's tables are not up to date"),
         StoreError::Corrupt { .. } | StoreError::Other(_) => None,
     }
 }
@@ -294,5 +307,26 @@ impl std::fmt::Display for Chain<'_> {
             cause = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// A full disk would otherwise be told nowhere: heartbeats may still fit on it.
+    #[test]
+    fn the_log_is_told_why_the_store_is_unavailable() {
+        let full = || StoreError::Unavailable("database or disk is full".into());
+        for error in [ApiError::from(full()), ApiError::from(GroupError::Store(Arc::new(full())))] {
+            let ApiError::Unavailable { detail, cause: Some(cause) } = error else {
+                panic!("{error:?}");
+            };
+            assert_eq!(detail, "the store is unavailable");
+            let told = Chain(cause.as_ref()).to_string();
+            assert_eq!(told, "the store is unavailable: database or disk is full");
+        }
     }
 }

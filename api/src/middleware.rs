@@ -55,7 +55,7 @@ pub(crate) fn for_all(state: &AppState, router: Router<AppState>) -> Router<AppS
 
 async fn bound_requests(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let Ok(_permit) = Arc::clone(&state.requests).try_acquire_owned() else {
-        return ApiError::Unavailable("too many requests are being served").into_response();
+        return ApiError::unavailable("too many requests are being served").into_response();
     };
     next.run(request).await
 }

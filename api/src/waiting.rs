@@ -134,7 +134,7 @@ impl Wait {
     async fn look(&self, state: &AppState) -> Result<Option<FoundJob>, ApiError> {
         match find(state, &self.account, self.job_id).await {
             Ok(found) => Ok(Some(found).filter(|(job, _)| job.status.is_final())),
-            Err(ApiError::Unavailable(detail)) => {
+            Err(ApiError::Unavailable { detail, .. }) => {
                 debug!(detail, "the caller waits the outage out");
                 Ok(None)
             }

@@ -35,6 +35,7 @@ pub mod outage;
 pub mod shutdown;
 pub mod sweeper;
 pub mod telemetry;
+pub mod tls;
 
 #[cfg(feature = "testing")]
 pub mod testing;

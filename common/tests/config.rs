@@ -288,9 +288,32 @@ fn numbers_and_words_come_from_text() {
 }
 
 #[test]
+fn a_setting_with_single_underscores_is_named_and_not_passed_over() {
+    for (name, right) in [
+        ("INFERQ_DATABASE_URL", "INFERQ__DATABASE__URL"),
+        ("INFERQ_API_MAX_BODY_BYTES", "INFERQ__API__MAX_BODY_BYTES"),
+        ("INFERQ_API__LISTEN", "INFERQ__API__LISTEN"),
+        ("INFERQ_VENDORS_MODEL_ZOO_BASE_URL", "INFERQ__VENDORS__MODEL_ZOO__BASE_URL"),
+    ] {
+        in_a_jail(|jail| {
+            jail.set_env(name, "sk-secret");
+            assert_eq!(complaint(), format!("configuration: {name} is no setting: write {right}"));
+        });
+    }
+}
+
+#[test]
 fn variables_that_are_not_settings_are_left_alone() {
     in_a_jail(|jail| {
-        for name in ["INFERQ_TEST_POSTGRES_URL", "INFERQ_LOG", "INFERQ", "INFERQ_WORKER", "PATH"] {
+        for name in [
+            "INFERQ_TEST_POSTGRES_URL",
+            "INFERQ_LOG",
+            "INFERQ",
+            "INFERQ_WORKER",
+            "INFERQ_API_KEY",
+            "INFERQ_API_PORT",
+            "PATH",
+        ] {
             jail.set_env(name, "x");
         }
         load();

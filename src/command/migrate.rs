@@ -15,5 +15,9 @@ pub async fn run(_args: MigrateArgs, file: Option<&Path>) -> Result<(), Failure>
     let store = store::open(&config.database).map_err(|error| platform::store_failure(&error))?;
     store.migrate().await.map_err(|error| platform::database_failure(&config, &error))?;
     store.close().await;
-    output::line(format_args!("the {} store is up to date", store.kind()))
+    output::line(format_args!(
+        "the {} store at {} is up to date",
+        store.kind(),
+        platform::place(&config.database)
+    ))
 }

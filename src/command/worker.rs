@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use clap::Args;
-use inferq_common::vendor::Vendor;
+use inferq_common::{config::Config, vendor::Vendor};
 
 use crate::{
     exit::Failure,
@@ -18,21 +18,21 @@ pub struct WorkerArgs {
     /// Vendors whose jobs to run; default: all
     #[arg(long, value_delimiter = ',', value_name = "VENDOR,…")]
     vendors: Vec<Vendor>,
-    /// Jobs of one vendor at once
+    /// Jobs of one vendor at once (1 to 10000)
     #[arg(long, value_name = "N")]
     concurrency: Option<usize>,
 }
 
 pub async fn run(args: WorkerArgs, file: Option<&Path>) -> Result<(), Failure> {
-    let mut config = platform::load(file)?;
+    // Among the settings, so that its range is checked like theirs.
+    let concurrency = args.concurrency.map(|number| number.to_string());
+    let concurrency = concurrency.as_deref().map(|number| ("worker.concurrency", number));
+    let mut config = Config::load_with(file, concurrency.as_slice())?;
     if args.listen.is_some() {
         config.worker.listen = args.listen;
     }
     if !args.vendors.is_empty() {
         config.worker.vendors = args.vendors;
-    }
-    if let Some(concurrency) = args.concurrency {
-        config.worker.concurrency = concurrency;
     }
     platform::refuse_single_process(&config, "worker")?;
     Platform::start(config, Roles::WORKER).await?.run().await

@@ -5,6 +5,7 @@
 pub mod process;
 pub mod receiver;
 pub mod sse;
+pub mod tls;
 pub mod vendor;
 
 use std::{

@@ -52,6 +52,10 @@ impl Receiver {
         Self { address, seen, server }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The address of a path: `ok/…`, `status/404/…`, `fail_once/…`, `hang/…`, `redirect/…`.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.address)

@@ -85,6 +85,10 @@ impl Vendor {
         Self { address, seen, server }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}/v1", self.address)
     }

@@ -91,7 +91,7 @@ fn share(state: &AppState, bytes: usize) -> Result<Share, ApiError> {
     let units = u32::try_from(bytes.div_ceil(SHARE_BYTES)).unwrap_or(u32::MAX);
     Arc::clone(&state.bodies)
         .try_acquire_many_owned(units)
-        .map_err(|_| ApiError::Unavailable("too many large requests are being read"))
+        .map_err(|_| ApiError::unavailable("too many large requests are being read"))
 }
 
 impl Payload {

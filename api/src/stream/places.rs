@@ -44,11 +44,11 @@ impl Places {
     pub(crate) fn take(&self, account: &AccountId) -> Result<Place, ApiError> {
         let mut taken = lock(&self.taken);
         if taken.all >= MAX_STREAMS {
-            return Err(ApiError::Unavailable("too many event streams are open"));
+            return Err(ApiError::unavailable("too many event streams are open"));
         }
         let its = taken.by_account.get(account).copied().unwrap_or_default();
         if its >= self.max_per_account {
-            return Err(ApiError::Unavailable("too many event streams of this account are open"));
+            return Err(ApiError::unavailable("too many event streams of this account are open"));
         }
         taken.all += 1;
         taken.by_account.insert(account.clone(), its + 1);
@@ -89,7 +89,7 @@ mod tests {
     #[track_caller]
     fn refused(places: &Places, name: &str) -> &'static str {
         match places.take(&account(name)) {
-            Err(ApiError::Unavailable(detail)) => detail,
+            Err(ApiError::Unavailable { detail, .. }) => detail,
             other => panic!("{other:?}"),
         }
     }

@@ -291,7 +291,7 @@ fn lacks_error(ended: &Ended) -> bool {
 pub(crate) fn passing<T>(read: Result<T, StoreError>) -> Result<Option<T>, ApiError> {
     match read.map_err(ApiError::from) {
         Ok(value) => Ok(Some(value)),
-        Err(ApiError::Unavailable(detail)) => {
+        Err(ApiError::Unavailable { detail, .. }) => {
             debug!(detail, "the stream waits the outage out");
             Ok(None)
         }

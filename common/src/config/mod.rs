@@ -110,7 +110,13 @@ impl Config {
         file: Option<&Path>,
         settings: &[(&'static str, &str)],
     ) -> Result<Self, ConfigError> {
+        sources::refuse_single_underscores(Self::has)?;
         Self::extract(&sources::with_settings(sources::layered(file), settings))
+    }
+
+    /// Whether there is a setting of this key: its value is wrong at most.
+    fn has(key: &str) -> bool {
+        sources::knows::<Self>(key)
     }
 
     fn extract(figment: &Figment) -> Result<Self, ConfigError> {

@@ -79,6 +79,56 @@ pub(super) fn layered(file: Option<&Path>) -> Figment {
     figment
 }
 
+/// A variable that means a setting and is spelt with single underscores: it would be passed over.
+///
+/// # Errors
+/// `Invalid`, with the right spelling.
+pub(super) fn refuse_single_underscores(
+    is_setting: impl Fn(&str) -> bool,
+) -> Result<(), ConfigError> {
+    for (name, value) in Env::prefixed("INFERQ_").iter() {
+        let name = name.as_str();
+        // One more `_`: that is how a setting begins.
+        if name.starts_with('_') || value.trim().is_empty() {
+            continue;
+        }
+        let words: Vec<&str> = name.split('_').filter(|word| !word.is_empty()).collect();
+        if let Some(key) = keys(&words).into_iter().find(|key| is_setting(key)) {
+            let right = format!("{PREFIX}{}", key.replace('.', SEPARATOR)).to_uppercase();
+            let name = name.to_uppercase();
+            let words = format!("INFERQ_{name} is no setting: write {right}");
+            return Err(ConfigError::Invalid(words));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `T` has this key: a nonsensical value of it is wrong, but not unknown.
+pub(super) fn knows<T: DeserializeOwned>(key: &str) -> bool {
+    let variable = Variable { name: String::new(), key: key.into(), value: "?".into() };
+    match defaults().merge(variable).extract_lossy::<T>() {
+        Ok(_) => true,
+        Err(errors) => errors.into_iter().any(|error| {
+            !matches!(error.kind, Kind::UnknownField(..)) && error.path.join(".") == key
+        }),
+    }
+}
+
+/// The keys that these words could spell.
+fn keys(words: &[&str]) -> Vec<String> {
+    let Some((section, rest)) = words.split_first() else { return Vec::new() };
+    if rest.is_empty() {
+        return Vec::new();
+    }
+    if *section != "vendors" {
+        return vec![format!("{section}.{}", rest.join("_"))];
+    }
+    // A vendor's name may be of two words.
+    (1..rest.len())
+        .map(|n| format!("vendors.{}.{}", rest[..n].join("_"), rest[n..].join("_")))
+        .collect()
+}
+
 /// The same with settings of the command line on top.
 pub(super) fn with_settings(figment: Figment, settings: &[(&'static str, &str)]) -> Figment {
     settings.iter().fold(figment, |figment, (key, value)| {

@@ -19,6 +19,7 @@ pub mod group;
 mod open;
 pub mod path;
 pub mod postgres;
+mod reason;
 pub(crate) mod rows;
 pub mod sqlite;
 
@@ -37,6 +38,7 @@ pub use self::{
     jobs::{Cancelled, Claim, FoundJob, JobFilter, JobStore, LaneCount, Submitted, Twin, Wakeup},
     models::{ModelFilter, ModelStore},
     open::open,
+    reason::Reason,
     serving::ServingStore,
 };
 

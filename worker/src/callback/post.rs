@@ -3,7 +3,10 @@
 use std::{error::Error as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use inferq_common::egress::{EgressError, Guard};
+use inferq_common::{
+    egress::{EgressError, Guard},
+    tls,
+};
 use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
     header::HeaderMap,
@@ -26,6 +29,8 @@ pub(super) enum PostError {
     Refused(#[from] EgressError),
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
+    #[error("TLS failed: {0}")]
+    Tls(String),
     #[error("no connection: {0}")]
     NoConnection(String),
     #[error("no answer: {0}")]
@@ -122,6 +127,9 @@ async fn drain(mut response: reqwest::Response) {
 
 /// Finds the cause that says something, and leaves out the URL.
 fn explain(error: &reqwest::Error) -> PostError {
+    if let Some(tls) = tls::error_in(error) {
+        return PostError::Tls(shortened(&tls::words(tls)));
+    }
     let mut cause = String::new();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -131,6 +139,10 @@ fn explain(error: &reqwest::Error) -> PostError {
         cause = inner.to_string();
         source = inner.source();
     }
-    let cause = cause.chars().take(MAX_CAUSE_CHARS).collect();
+    let cause = shortened(&cause);
     if error.is_connect() { PostError::NoConnection(cause) } else { PostError::NoAnswer(cause) }
+}
+
+fn shortened(cause: &str) -> String {
+    cause.chars().take(MAX_CAUSE_CHARS).collect()
 }

@@ -76,7 +76,7 @@ pub(crate) async fn update_model(
             Changed::Stale => model = find(&state, &caller, &model.id.to_string()).await?,
         }
     }
-    Err(ApiError::Unavailable("others change this model all the time"))
+    Err(ApiError::unavailable("others change this model all the time"))
 }
 
 /// The body is a name and what to do where it is taken.

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{address::Address, topology};
-use crate::{broker::BrokerError, job::Lane};
+use crate::{broker::BrokerError, job::Lane, tls};
 
 /// How often a connection's state is looked at beside its events, which say nothing of some ends.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -352,9 +352,19 @@ impl Supervisor {
             ErrorKind::ProtocolError(error) => {
                 format!("RabbitMQ at {place} ended the connection: {}", error.get_message())
             }
-            ErrorKind::IOError(error) => {
-                format!("no RabbitMQ at {place} ({error}): start one, or correct broker.url")
-            }
+            ErrorKind::IOError(error) => match tls::error_in(&**error) {
+                Some(error) => format!(
+                    "TLS with RabbitMQ at {place} failed: {}; correct broker.url, or trust the \
+                     server's authority with SSL_CERT_FILE",
+                    tls::words(error)
+                ),
+                None => {
+                    format!("no RabbitMQ at {place} ({error}): start one, or correct broker.url")
+                }
+            },
+            ErrorKind::ParsingError(_) => format!(
+                "what answers at {place} does not speak AMQP: correct broker.url (amqps:// for TLS)"
+            ),
             other => format!("RabbitMQ at {place}: {}", lapin::Error::from(other.clone())),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, time::Duration};
 
-use inferq_common::error::ErrorClass;
+use inferq_common::{error::ErrorClass, tls};
 
 use crate::error::{VendorError, excerpt};
 
@@ -28,7 +28,7 @@ pub(super) fn explain(error: &reqwest::Error, stage: Stage, peer: &str) -> Vendo
 
 fn words(error: &reqwest::Error, chain: &Chain<'_>, stage: Stage, peer: &str) -> String {
     if let Some(tls) = chain.tls {
-        return format!("TLS with {peer} failed: {}", excerpt(&tls.to_string()));
+        return format!("TLS with {peer} failed: {}", excerpt(&tls::words(tls)));
     }
     if error.is_dns() {
         return format!("the address of {peer} cannot be found: {}", root_cause(error));
