@@ -14,7 +14,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /var/lib/inferq --create-home inferq
 COPY --from=build /inferq /usr/local/bin/inferq
-USER inferq
+# By number: Kubernetes cannot tell of a name that it is not root.
+USER 10001
 WORKDIR /var/lib/inferq
 EXPOSE 8080 8081
 ENTRYPOINT ["inferq"]

@@ -124,7 +124,9 @@ impl Server {
         match &mut self.kind {
             Kind::Program(program) => program.stop().await,
             Kind::Container(container) => {
-                container.container.stop().await.expect("the container stops");
+                let seconds = i32::try_from(STOP_WITHIN.as_secs()).ok();
+                let stopped = container.container.stop_with_timeout(seconds).await;
+                stopped.expect("the container stops");
             }
         }
     }
@@ -406,6 +408,7 @@ struct Container {
 
 impl Container {
     async fn start(ports: Ports) -> Self {
+        use std::os::unix::process::CommandExt as _;
         let container = GenericImage::new("rabbitmq", "4-management")
             // Fixed ports, or a restart would move them.
             .with_mapped_port(ports.amqp, 5672.tcp())
@@ -415,10 +418,12 @@ impl Container {
             .await
             .expect("the container rabbitmq:4-management starts");
         let watch = Command::new("sh")
-            .args(["-c", "read -r _; docker rm -f \"$1\"", "sh", container.id()])
+            .args(["-c", "read -r _; docker rm -f -v \"$1\"", "sh", container.id()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // Not of our group: an interrupt at the terminal must not end it.
+            .process_group(0)
             .spawn()
             .expect("sh starts");
         Self { container, watch }
