@@ -42,10 +42,13 @@ struct Shared {
     hosts: Hosts,
 }
 
+/// A host (`host:port`) and the bound it is called under.
+type Peer = (Arc<str>, usize);
+
 /// Bounds the connections to each host, whichever key or model they are for: an account's own key
 /// opens no door to more of them.
 #[derive(Debug, Default)]
-struct Hosts(Mutex<HashMap<(Arc<str>, usize), Weak<Semaphore>>>);
+struct Hosts(Mutex<HashMap<Peer, Weak<Semaphore>>>);
 
 impl Hosts {
     /// The permits of `peer` (`host:port`) under the bound `max`, for as long as one is held or
