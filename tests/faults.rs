@@ -34,6 +34,7 @@ mod distributed {
 
     use inferq_common::testing::{postgres, rabbitmq};
     use serde_json::Value;
+    use sqlx::{Connection as _, PgConnection};
 
     use super::*;
 
@@ -157,6 +158,31 @@ mod distributed {
         .await;
         assert!(jobs.len() > 50, "only {} jobs were accepted", jobs.len());
         assert_all_ended_once(&platform, 300, &jobs, &receiver).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_job_that_is_stored_late_does_not_miss_its_message() {
+        let database = postgres::fresh_database().await;
+        let platform = platform_on(&database, &rabbitmq::virtual_host().await).await;
+        // A message goes ahead where the job before was stored at once: at each api.
+        for number in 0..2 {
+            let answer = platform.infer(&chat(&format!("prompt-{number}"), &json!({}))).await;
+            assert_eq!(answer.status(), 200);
+        }
+        let mut connection = PgConnection::connect(&database).await.unwrap();
+        let mut lock = connection.begin().await.unwrap();
+        sqlx::query("LOCK TABLE jobs IN SHARE MODE").execute(&mut *lock).await.unwrap();
+        let began = Instant::now();
+        let late = chat("late", &json!({}));
+        let unlock = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            lock.rollback().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(platform.infer(&late), unlock);
+        assert_eq!(answer.status(), 200);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(8), "only the sweep found its job: {took:?}");
+        assert_eq!(platform.vendor.calls("late").len(), 1);
     }
 
     async fn platform_on(database: &str, broker: &str) -> Platform {

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method};
 use inferq_common::{
+    broker::MAX_AHEAD,
     credential::CredentialName,
     id::{AccountId, JobId, ModelId},
     job::{IdempotencyKey, Job, JobStatus, Json, Limits, NewJob, Operation, Priority, Route},
@@ -183,6 +184,13 @@ async fn store_and_publish(
     remember: bool,
 ) -> Result<(Job, bool), ApiError> {
     let job = new.job.clone();
+    let is_due = job.run_at.is_none();
+    // A repeated request would make no job for the message.
+    let ahead = if is_due && new.idempotency.is_none() && state.path.submits_promptly() {
+        state.publisher.publish_ahead(wakeup(&job), trace.clone())
+    } else {
+        None
+    };
     match state.path.submit(new).await? {
         Submitted::Added => {}
         Submitted::Repeated(first) => {
@@ -200,21 +208,22 @@ async fn store_and_publish(
     if remember {
         state.waiters.placed(&job);
     }
-    if job.run_at.is_none() {
-        let wakeup =
-            Wakeup { job_id: job.id, lane: job.lane(), attempt: 0, reply_to: job.reply_to };
-        state.publisher.publish(wakeup, trace);
+    if is_due && ahead.is_none_or(|since| since.elapsed() > MAX_AHEAD) {
+        state.publisher.publish(wakeup(&job), trace);
     }
     Ok((job, false))
+}
+
+/// The message of a job that no attempt has been made at.
+fn wakeup(job: &Job) -> Wakeup {
+    Wakeup { job_id: job.id, lane: job.lane(), attempt: 0, reply_to: job.reply_to }
 }
 
 /// The first request may have been stored and its answer lost, and with it the message: a repeated
 /// one sees to it. One message too many does no harm.
 fn wake_again(state: &AppState, job: &Job, trace: Option<String>) {
     if job.status == JobStatus::Queued && job.attempt == 0 && job.run_at.is_none() {
-        let wakeup =
-            Wakeup { job_id: job.id, lane: job.lane(), attempt: 0, reply_to: job.reply_to };
-        state.publisher.publish(wakeup, trace);
+        state.publisher.publish(wakeup(job), trace);
     }
 }
 
@@ -269,4 +278,51 @@ pub fn traceparent(headers: &HeaderMap) -> Option<String> {
             part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit())
         });
     fits.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use inferq_common::{
+        broker::{Message, memory::MemoryBroker},
+        job::Lane,
+        vendor::Vendor,
+    };
+
+    use super::*;
+    use crate::testing::TestApi;
+
+    /// Posts `body` and answers its job's message.
+    async fn message_of(api: &TestApi, headers: &[(&str, &str)], body: &str) -> Message {
+        let headers = [&[("prefer", "respond-async")], headers].concat();
+        let posted = api.post("/v5/inference", &headers, body).await;
+        assert_eq!(posted.status, 202, "{posted:?}");
+        let lane = Lane { vendor: Vendor::ModelZoo, priority: Priority::Normal };
+        let mut deliveries = api.broker.consume(lane, 10).await.unwrap();
+        let delivery = deliveries.next().await.unwrap();
+        let message = delivery.message().clone();
+        delivery.ack().await;
+        assert_eq!(message.job_id, posted.job_id());
+        message
+    }
+
+    const BODY: &str = r#"{"model":"model_zoo/echo","args":{}}"#;
+
+    #[tokio::test]
+    async fn a_message_goes_ahead_of_its_job_once_the_store_is_known_to_be_prompt() {
+        let api = TestApi::with_broker(Arc::new(MemoryBroker::that_takes_time())).await;
+        assert!(!message_of(&api, &[], BODY).await.ahead);
+
+        let api = TestApi::with_broker(Arc::new(MemoryBroker::that_takes_time())).await;
+        api.state.path.submit(inferq_common::store::conformance::plain_job()).await.unwrap();
+        assert!(message_of(&api, &[], BODY).await.ahead);
+    }
+
+    #[tokio::test]
+    async fn no_message_goes_ahead_of_a_job_that_may_not_be_made() {
+        let api = TestApi::with_broker(Arc::new(MemoryBroker::that_takes_time())).await;
+        api.state.path.submit(inferq_common::store::conformance::plain_job()).await.unwrap();
+        assert!(!message_of(&api, &[("idempotency-key", "k")], BODY).await.ahead);
+    }
 }

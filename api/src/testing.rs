@@ -158,6 +158,18 @@ impl TestApi {
         master_keys: MasterKeys,
         change: impl FnOnce(&mut ApiConfig),
     ) -> Self {
+        Self::assemble(Arc::new(MemoryBroker::new()), master_keys, change).await
+    }
+
+    pub(crate) async fn with_broker(broker: SharedBroker) -> Self {
+        Self::assemble(broker, MasterKeys::default(), |_| {}).await
+    }
+
+    async fn assemble(
+        broker: SharedBroker,
+        master_keys: MasterKeys,
+        change: impl FnOnce(&mut ApiConfig),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store: SharedStore = open(&dir);
         store.migrate().await.unwrap();
@@ -166,7 +178,6 @@ impl TestApi {
         let new = NewInstance { id: instance, role: "api", host: "test".to_owned() };
         store.register(&new).await.unwrap();
         let instance = CurrentInstance::new(instance);
-        let broker: SharedBroker = Arc::new(MemoryBroker::new());
         let mut config = ApiConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             public_url: None,

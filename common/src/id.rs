@@ -74,6 +74,14 @@ fn uuid_v7(now: DateTime<Utc>) -> Uuid {
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.timestamp_subsec_nanos()))
 }
 
+impl JobId {
+    /// When it was made, to the millisecond, by the clock of the process that made it.
+    pub fn made_at(self) -> Option<DateTime<Utc>> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
+    }
+}
+
 /// The name of an account: 1 to 64 characters of `a-z A-Z 0-9 _ - .`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -132,6 +140,13 @@ impl fmt::Debug for AccountId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_s_id_tells_when_it_was_made() {
+        let at = DateTime::from_timestamp_millis(1_790_000_000_123).unwrap();
+        assert_eq!(JobId::new(at).made_at(), Some(at));
+        assert_eq!(JobId::from_uuid(Uuid::nil()).made_at(), None);
+    }
 
     #[test]
     fn ids_sort_by_the_time_of_their_making() {

@@ -59,6 +59,8 @@ struct Shared {
     end: CancellationToken,
     task: TaskTracker,
     backlog: Gauge,
+    /// Whether a message takes long enough to be sent before its job is stored.
+    ahead_pays: bool,
 }
 
 #[derive(Default)]
@@ -76,6 +78,13 @@ struct State {
 struct Item {
     lane: Lane,
     message: Message,
+}
+
+impl Item {
+    fn new(wakeup: Wakeup, trace: Option<String>, ahead: bool) -> Self {
+        let Wakeup { job_id, lane, attempt, reply_to } = wakeup;
+        Self { lane, message: Message { job_id, attempt, reply_to, trace, ahead } }
+    }
 }
 
 impl State {
@@ -121,6 +130,7 @@ impl Publisher {
             end: end.clone(),
             task: TaskTracker::new(),
             backlog: metrics::gauge!(metric::PUBLISH_BACKLOG),
+            ahead_pays: broker.takes_time(),
         });
         let task = PublishLoop { broker, shared: Arc::clone(&shared), pause: Pause::default() };
         let ends = end.clone();
@@ -132,14 +142,12 @@ impl Publisher {
     /// Never blocks. Retried with backoff until confirmed; beyond [`MAX_BACKLOG`] the oldest are
     /// dropped with a warning: the sweeper's net (`JobStore::overdue`) finds them.
     pub fn publish(&self, wakeup: Wakeup, trace: Option<String>) {
-        let Wakeup { job_id, lane, attempt, reply_to } = wakeup;
-        let item = Item { lane, message: Message { job_id, attempt, reply_to, trace } };
         let mut state = self.shared.state();
         if state.closed {
-            debug!(job.id = %job_id, "published after the end; the sweep will find it");
+            debug!(job.id = %wakeup.job_id, "published after the end; the sweep will find it");
             return;
         }
-        state.waiting.push_back(item);
+        state.waiting.push_back(Item::new(wakeup, trace, false));
         let dropped = state.trim();
         self.shared.count(&state);
         drop(state);
@@ -147,6 +155,27 @@ impl Publisher {
             warn!(dropped, "the publish backlog is full; the sweep will publish what was dropped");
         }
         self.shared.wake.notify_one();
+    }
+
+    /// Publishes for a job that is about to be stored, so that its message travels meanwhile.
+    ///
+    /// Answers when that was: if the job is stored within [`MAX_AHEAD`] from then, no other message is
+    /// needed. `None`: it was not published, because nothing is gained by it (the broker is quick, or
+    /// messages wait already).
+    pub fn publish_ahead(&self, wakeup: Wakeup, trace: Option<String>) -> Option<Instant> {
+        if !self.shared.ahead_pays {
+            return None;
+        }
+        let mut state = self.shared.state();
+        if state.closed || !state.waiting.is_empty() || !state.resting.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        state.waiting.push_back(Item::new(wakeup, trace, true));
+        self.shared.count(&state);
+        drop(state);
+        self.shared.wake.notify_one();
+        Some(now)
     }
 
     /// Wake-ups the broker does not have yet.
@@ -286,7 +315,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        broker::{Broker, BrokerHealth, Deliveries, Event, Inbox, LaneDepth, conformance::message},
+        broker::{
+            Broker, BrokerHealth, Deliveries, Event, Inbox, LaneDepth, conformance::message,
+            memory::MemoryBroker,
+        },
         id::{InstanceId, JobId},
         job::Priority,
         vendor::Vendor,
@@ -333,6 +365,10 @@ mod tests {
     impl Broker for Fake {
         fn kind(&self) -> &'static str {
             "fake"
+        }
+
+        fn takes_time(&self) -> bool {
+            true
         }
 
         async fn publish(&self, lane: Lane, message: &Message) -> Result<(), BrokerError> {
@@ -402,6 +438,28 @@ mod tests {
             ..message(1)
         };
         assert_eq!(*broker.published.lock().unwrap(), [(LANE, expected)]);
+        assert_eq!(publisher.backlog(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_goes_ahead_only_where_it_goes_at_once() {
+        let broker = Fake::open(2);
+        let publisher = Publisher::start(broker.clone());
+        assert!(publisher.publish_ahead(wakeup(1, LANE), None).is_some());
+        assert!(publisher.publish_ahead(wakeup(2, LANE), None).is_none(), "one waits before it");
+        publisher.publish(wakeup(3, LANE), None);
+        publisher.close(MINUTE).await;
+        assert!(publisher.publish_ahead(wakeup(4, LANE), None).is_none(), "it is closed");
+        let published = broker.published.lock().unwrap();
+        let ahead = Message { attempt: 2, ahead: true, ..message(1) };
+        let behind = Message { attempt: 2, ..message(3) };
+        assert_eq!(*published, [(LANE, ahead), (LANE, behind)]);
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_ahead_to_a_broker_that_is_there_at_once() {
+        let publisher = Publisher::start(Arc::new(MemoryBroker::new()));
+        assert!(publisher.publish_ahead(wakeup(1, LANE), None).is_none());
         assert_eq!(publisher.backlog(), 0);
     }
 

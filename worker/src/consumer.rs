@@ -2,15 +2,21 @@
 
 use std::{array, sync::Arc, time::Duration};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use inferq_common::{
-    broker::{BrokerError, Deliveries, Delivery, SharedBroker},
+    broker::{AHEAD_PATIENCE, BrokerError, Deliveries, Delivery, Message, SharedBroker},
+    id::JobId,
     job::Lane,
     outage::Outage,
+    store::{Claim, group::GroupError},
     telemetry::field,
     vendor::Vendor,
 };
 use rand::Rng as _;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 use tracing::{debug, info};
 
 use crate::{
@@ -25,6 +31,10 @@ const MAX_PREFETCH: usize = 256;
 /// How long a message is held that could not be claimed; with the permit, so that an outage of the
 /// store costs each permit one message a second at most.
 const NACK_AFTER: Duration = Duration::from_secs(1);
+/// When the job of a message that is ahead is looked for again; each further wait is twice as long.
+const FIRST_LOOK_AFTER: Duration = Duration::from_millis(1);
+/// A message this much younger than its job may be ahead of it.
+const YOUNG: TimeDelta = TimeDelta::seconds(10);
 
 /// Runs the jobs of one vendor until the soft stop. Attempts it started go on.
 pub(crate) async fn run(runner: Arc<Runner>, vendor: Vendor) {
@@ -61,7 +71,7 @@ async fn take(runner: &Runner, delivery: Box<dyn Delivery>) {
     let trace = message.trace.clone();
     let instance = &runner.worker.instance;
     let id = instance.id();
-    match runner.claim(message.job_id).await {
+    match claim(runner, message).await {
         Ok(Some(claim)) => {
             // Polled in this order: the call need not wait for the broker's client to wake up.
             let attempt = attempt::run(runner, claim, trace.as_deref());
@@ -79,6 +89,31 @@ async fn take(runner: &Runner, delivery: Box<dyn Delivery>) {
             delivery.nack().await;
         }
     }
+}
+
+/// Claims the job of a message; of one that is ahead of its job, as soon as that is there.
+async fn claim(runner: &Runner, message: &Message) -> Result<Option<Claim>, GroupError> {
+    let job_id = message.job_id;
+    let mut claimed = runner.claim(job_id).await;
+    if !message.ahead || !is_young(job_id, runner.worker.clock.now()) {
+        return claimed;
+    }
+    let until = Instant::now() + AHEAD_PATIENCE;
+    let mut pause = FIRST_LOOK_AFTER;
+    while matches!(claimed, Ok(None)) && Instant::now() < until {
+        if runner.soft.run_until_cancelled(sleep(pause)).await.is_none() {
+            return Err(GroupError::Closed);
+        }
+        pause *= 2;
+        claimed = runner.claim(job_id).await;
+    }
+    claimed
+}
+
+/// Whether the job may be in the making. Clocks of hosts differ; of the job of a message that comes
+/// late, after it was cancelled, say, nobody should have to wait for.
+fn is_young(job_id: JobId, now: DateTime<Utc>) -> bool {
+    job_id.made_at().is_some_and(|made_at| now - made_at < YOUNG)
 }
 
 /// The lanes of one vendor, most urgent first.

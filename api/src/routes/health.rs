@@ -163,6 +163,10 @@ mod tests {
             "rabbitmq"
         }
 
+        fn takes_time(&self) -> bool {
+            true
+        }
+
         async fn publish(&self, _: Lane, _: &Message) -> Result<(), BrokerError> {
             Err(BrokerError::Closed)
         }

@@ -68,7 +68,7 @@ const LANE: Lane = Lane { vendor: Vendor::OpenAi, priority: Priority::Normal };
 /// A message about job number `n`.
 pub fn message(n: u64) -> Message {
     let job_id = JobId::from_uuid(Uuid::from_u64_pair(0x0190_0000_0000_7000, n));
-    Message { job_id, attempt: 0, reply_to: None, trace: None }
+    Message { job_id, attempt: 0, reply_to: None, trace: None, ahead: false }
 }
 
 fn instance(n: u64) -> InstanceId {
@@ -247,6 +247,7 @@ pub async fn a_message_arrives_as_it_was_sent(broker: Arc<impl Broker>) {
         attempt: 7,
         reply_to: Some(instance(1)),
         trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        ahead: true,
         ..message(1)
     };
     let mut deliveries = broker.consume(LANE, 10).await.unwrap();

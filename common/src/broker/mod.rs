@@ -47,7 +47,17 @@ pub struct Message {
     pub reply_to: Option<InstanceId>,
     /// W3C `traceparent` of the request that made the job.
     pub trace: Option<String>,
+    /// Published while its job was being stored: it may arrive up to [`MAX_AHEAD`] before the job.
+    pub ahead: bool,
 }
+
+/// How much sooner than its job a message may be published. Whoever finds that storing the job took
+/// longer publishes a second message.
+pub const MAX_AHEAD: Duration = Duration::from_millis(50);
+
+/// How long a worker looks for the job of a message that is ahead: time enough for a job that is
+/// stored within [`MAX_AHEAD`], whatever else its worker's clock and store are busy with.
+pub const AHEAD_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What is sent to one instance's inbox. Never durable: whoever waits also looks into the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -137,6 +147,10 @@ pub struct LaneDepth {
 pub trait Broker: Send + Sync + std::fmt::Debug {
     /// `rabbitmq` or `memory`.
     fn kind(&self) -> &'static str;
+
+    /// Whether a message is under way for about as long as a job takes to be stored, so that it pays
+    /// to publish it meanwhile.
+    fn takes_time(&self) -> bool;
 
     /// Publishes a durable message; `Ok` once the broker has taken responsibility for it.
     ///

@@ -3,7 +3,14 @@
 //! There is no timer. An idle system runs a group of one at once; a busy one finds in its queue
 //! what arrived during the last commit, and one commit pays for all of it.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use futures::FutureExt as _;
 use tokio::sync::{
@@ -59,13 +66,20 @@ struct Waiting<I, O> {
 #[derive(Debug)]
 pub struct GroupCommit<I, O> {
     queue: mpsc::Sender<Waiting<I, O>>,
+    /// The last group succeeded and no other has begun.
+    prompt: Arc<AtomicBool>,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl<I, O> Clone for GroupCommit<I, O> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), closing: self.closing.clone(), tasks: self.tasks.clone() }
+        Self {
+            queue: self.queue.clone(),
+            prompt: Arc::clone(&self.prompt),
+            closing: self.closing.clone(),
+            tasks: self.tasks.clone(),
+        }
     }
 }
 
@@ -81,11 +95,18 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> GroupCommit<I, O> {
         Fut: Future<Output = Result<Vec<O>, StoreError>> + Send + 'static,
     {
         let (queue, waiting) = mpsc::channel(QUEUE_ITEMS);
+        let prompt = Arc::new(AtomicBool::new(false));
         let closing = CancellationToken::new();
         let tasks = TaskTracker::new();
-        tasks.spawn(run_groups(kind, max_group.max(1), run, waiting, closing.clone()));
+        let groups = Groups { kind, max_group: max_group.max(1), run, prompt: Arc::clone(&prompt) };
+        tasks.spawn(groups.run_all(waiting, closing.clone()));
         tasks.close();
-        Self { queue, closing, tasks }
+        Self { queue, prompt, closing, tasks }
+    }
+
+    /// Whether an item added now begins at once, with a store that took the last group.
+    pub fn is_prompt(&self) -> bool {
+        self.prompt.load(Ordering::Relaxed) && self.queue.capacity() == self.queue.max_capacity()
     }
 
     /// Adds an item to the next group and waits for its output.
@@ -113,48 +134,61 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> GroupCommit<I, O> {
     }
 }
 
-async fn run_groups<I, O, F, Fut>(
+/// The task of a [`GroupCommit`].
+struct Groups<F> {
     kind: &'static str,
     max_group: usize,
     run: F,
-    mut waiting: mpsc::Receiver<Waiting<I, O>>,
-    closing: CancellationToken,
-) where
-    I: Clone,
-    F: Fn(Arc<[I]>) -> Fut,
-    Fut: Future<Output = Result<Vec<O>, StoreError>>,
-{
-    let mut group = Vec::with_capacity(max_group);
-    loop {
-        // `recv_many` is cancel safe: when the other arm wins, nothing has been taken.
-        let taken = tokio::select! {
-            taken = waiting.recv_many(&mut group, max_group) => taken,
-            () = closing.cancelled(), if !waiting.is_closed() => {
-                waiting.close();
+    prompt: Arc<AtomicBool>,
+}
+
+impl<F> Groups<F> {
+    async fn run_all<I, O, Fut>(
+        self,
+        mut waiting: mpsc::Receiver<Waiting<I, O>>,
+        closing: CancellationToken,
+    ) where
+        I: Clone,
+        F: Fn(Arc<[I]>) -> Fut,
+        Fut: Future<Output = Result<Vec<O>, StoreError>>,
+    {
+        let Self { kind, max_group, run, prompt } = self;
+        let mut group = Vec::with_capacity(max_group);
+        loop {
+            // `recv_many` is cancel safe: when the other arm wins, nothing has been taken.
+            let taken = tokio::select! {
+                taken = waiting.recv_many(&mut group, max_group) => taken,
+                () = closing.cancelled(), if !waiting.is_closed() => {
+                    waiting.close();
+                    continue;
+                }
+            };
+            if taken == 0 {
+                return;
+            }
+            // Whoever has gone wants no effect: a claim for no one would only have to be rescued.
+            let (items, replies): (Vec<I>, Vec<_>) = group
+                .drain(..)
+                .filter(|waiting| !waiting.reply.is_closed())
+                .map(|waiting| (waiting.item, waiting.reply))
+                .unzip();
+            if items.is_empty() {
                 continue;
             }
-        };
-        if taken == 0 {
-            return;
-        }
-        // Whoever has gone wants no effect: a claim for no one would only have to be rescued.
-        let (items, replies): (Vec<I>, Vec<_>) = group
-            .drain(..)
-            .filter(|waiting| !waiting.reply.is_closed())
-            .map(|waiting| (waiting.item, waiting.reply))
-            .unzip();
-        if items.is_empty() {
-            continue;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a group is far smaller than 2^52")]
-        metrics::histogram!(metric::GROUP_SIZE, "kind" => kind).record(items.len() as f64);
-        let items: Arc<[I]> = items.into();
-        match run_one(&run, Arc::clone(&items)).await {
-            Err(error) if items.len() > 1 && is_refusal(&error) => {
-                warn!(kind, n_items = items.len(), "the store refused a group; one by one now");
-                run_each(&run, &items, replies).await;
+            #[expect(clippy::cast_precision_loss, reason = "a group is far smaller than 2^52")]
+            metrics::histogram!(metric::GROUP_SIZE, "kind" => kind).record(items.len() as f64);
+            let items: Arc<[I]> = items.into();
+            prompt.store(false, Ordering::Relaxed);
+            match run_one(&run, Arc::clone(&items)).await {
+                Err(error) if items.len() > 1 && is_refusal(&error) => {
+                    warn!(kind, n_items = items.len(), "the store refused a group; one by one now");
+                    run_each(&run, &items, replies).await;
+                }
+                outputs => {
+                    prompt.store(outputs.is_ok(), Ordering::Relaxed);
+                    answer(replies, outputs);
+                }
             }
-            outputs => answer(replies, outputs),
         }
     }
 }
@@ -307,6 +341,34 @@ mod tests {
         // Under paused time any timer at all would have moved the clock.
         assert_eq!(before.elapsed(), std::time::Duration::ZERO);
         assert_eq!(doubler.groups.lock().unwrap().len(), 20);
+    }
+
+    #[tokio::test]
+    async fn it_is_prompt_while_nothing_runs_and_the_last_group_succeeded() {
+        let group = GroupCommit::start("test", 2, |items: Arc<[u32]>| async move {
+            if items.contains(&3) {
+                return Err(StoreError::Unavailable("down".into()));
+            }
+            Ok(items.to_vec())
+        });
+        assert!(!group.is_prompt(), "nothing is known of the store yet");
+        group.add(1).await.unwrap();
+        assert!(group.is_prompt());
+        group.add(3).await.unwrap_err();
+        assert!(!group.is_prompt());
+        group.add(4).await.unwrap();
+        assert!(group.is_prompt());
+
+        let doubler = doubler(1, 100);
+        doubler.group.add(0).await.unwrap();
+        let mut running = Box::pin(doubler.group.add(1));
+        assert!(poll_immediate(&mut running).await.is_none());
+        assert!(!doubler.group.is_prompt(), "one waits");
+        doubler.begun(2).await;
+        assert!(!doubler.group.is_prompt(), "one runs");
+        doubler.gate.add_permits(1);
+        running.await.unwrap();
+        assert!(doubler.group.is_prompt());
     }
 
     #[tokio::test]

@@ -93,6 +93,11 @@ impl JobPath {
         self.submit.add(job).await
     }
 
+    /// Whether a job submitted now is stored at once, as far as this process can tell.
+    pub fn submits_promptly(&self) -> bool {
+        self.submit.is_prompt()
+    }
+
     /// Claims a job for this process. `None`: it is gone, final, not due or held by someone else,
     /// or this process counts as lost.
     pub async fn claim(&self, id: JobId) -> Result<Option<Claim>, GroupError> {

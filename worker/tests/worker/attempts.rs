@@ -1,15 +1,16 @@
 //! What becomes of a job whose attempt ends in this way or that.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use inferq_common::{
-    broker::Event,
+    broker::{AHEAD_PATIENCE, Event, MAX_AHEAD},
     error::ErrorClass,
-    id::InstanceId,
+    id::{InstanceId, JobId},
     job::{AttemptOutcome, JobStatus, Priority},
 };
-use tokio::time::{Instant, timeout};
+use inferq_vendors::scripted::Scripted;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::platform::{Platform, SOON};
 
@@ -25,6 +26,38 @@ async fn a_job_runs_and_its_result_is_stored() {
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0].instance, Some(worker.instance.id()));
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_stored_after_its_message_came_runs_all_the_same() {
+    let platform = Platform::start_still(Arc::new(Scripted::default())).await;
+    let worker = platform.worker().await;
+    let id = JobId::new(platform.clock.now());
+    platform.publish_ahead(id).await;
+    sleep(MAX_AHEAD).await;
+    let began = Instant::now();
+    platform.add("ok", |job| job.id = id).await;
+    platform.reaches(id, JobStatus::Succeeded).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "no net caught it: {:?}", began.elapsed());
+    assert_eq!(platform.attempts(id).await.len(), 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_whose_job_does_not_come_is_soon_done_with() {
+    let platform = Platform::start_still(Arc::new(Scripted::default())).await;
+    let worker = platform.worker_with(|config| config.worker.concurrency = 1).await;
+    // The one is too old to be waited for, the other one is waited for in vain.
+    for made_at in [platform.clock.now() - TimeDelta::minutes(1), platform.clock.now()] {
+        platform.publish_ahead(JobId::new(made_at)).await;
+    }
+    let began = Instant::now();
+    let id = platform.submit("ok", |_| {}).await;
+    platform.reaches(id, JobStatus::Succeeded).await;
+    let took = began.elapsed();
+    assert!(AHEAD_PATIENCE < took && took < 2 * AHEAD_PATIENCE, "the second alone: {took:?}");
+    worker.stop().await;
+    assert_eq!(platform.depth().await, 0, "both were acknowledged");
 }
 
 #[tokio::test(flavor = "multi_thread")]

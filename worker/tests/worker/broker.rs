@@ -39,6 +39,10 @@ impl Broker for StuckBroker {
         self.inner.kind()
     }
 
+    fn takes_time(&self) -> bool {
+        self.inner.takes_time()
+    }
+
     async fn publish(&self, lane: Lane, message: &Message) -> Result<(), BrokerError> {
         self.inner.publish(lane, message).await
     }

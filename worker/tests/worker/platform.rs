@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use inferq_common::{
-    broker::{Event, SharedBroker, memory::MemoryBroker},
+    broker::{Event, Message, SharedBroker, memory::MemoryBroker},
     clock::{Clock, SystemClock, to_micros},
     config::{Config, RetentionConfig},
     credential::MasterKeys,
@@ -12,7 +12,7 @@ use inferq_common::{
     id::{AccountId, InstanceId, JobId},
     inbox::{Handlers, InboxHub},
     instance::{CurrentInstance, Identity, keep_alive},
-    job::{Attempt, Job, JobResult, JobStatus, Json, NewJob},
+    job::{Attempt, Job, JobResult, JobStatus, Json, Lane, NewJob, Priority},
     publisher::Publisher,
     shutdown::Shutdown,
     store::{
@@ -37,6 +37,9 @@ use crate::{flaky::FlakyStore, vendor::TestVendor};
 
 /// Longer than anything here takes.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
+
+/// The lane of jobs, unless they have another priority.
+const LANE: Lane = Lane { vendor: Vendor::OpenAi, priority: Priority::Normal };
 
 pub(crate) struct Platform {
     pub(crate) store: Arc<FlakyStore>,
@@ -143,6 +146,17 @@ impl Platform {
     pub(crate) fn publish(&self, job: &Job) {
         let (job_id, lane, reply_to) = (job.id, job.lane(), job.reply_to);
         self.publisher.publish(Wakeup { job_id, lane, attempt: 0, reply_to }, None);
+    }
+
+    /// Publishes for a job that is not stored yet.
+    pub(crate) async fn publish_ahead(&self, job_id: JobId) {
+        let message = Message { job_id, attempt: 0, reply_to: None, trace: None, ahead: true };
+        self.broker.publish(LANE, &message).await.unwrap();
+    }
+
+    /// How many messages wait in the lane of jobs.
+    pub(crate) async fn depth(&self) -> u64 {
+        self.broker.depth(LANE).await.unwrap().ready
     }
 
     /// Stores a job for `model`, and no one is told.

@@ -25,13 +25,14 @@ pub(super) struct Rest {
     reply_to: Option<InstanceId>,
     attempt: u32,
     trace: Option<Box<str>>,
+    ahead: bool,
 }
 
 impl From<Packed> for Message {
     fn from(packed: Packed) -> Self {
-        let Rest { reply_to, attempt, ref trace } = *packed.rest;
+        let Rest { reply_to, attempt, ref trace, ahead } = *packed.rest;
         let trace = trace.as_deref().map(str::to_owned);
-        Self { job_id: packed.job_id, attempt, reply_to, trace }
+        Self { job_id: packed.job_id, attempt, reply_to, trace, ahead }
     }
 }
 
@@ -159,14 +160,15 @@ impl LaneQueue {
 
 impl LaneState {
     fn pack(&mut self, message: &Message) -> Packed {
-        let Message { job_id, attempt, reply_to, ref trace } = *message;
+        let Message { job_id, attempt, reply_to, ref trace, ahead } = *message;
         let last = &self.rest;
         let same = last.attempt == attempt
             && last.reply_to == reply_to
+            && last.ahead == ahead
             && last.trace.as_deref() == trace.as_deref();
         if !same {
             let trace = trace.as_deref().map(Box::from);
-            self.rest = Arc::new(Rest { reply_to, attempt, trace });
+            self.rest = Arc::new(Rest { reply_to, attempt, trace, ahead });
         }
         Packed { job_id, rest: Arc::clone(&self.rest) }
     }

@@ -24,6 +24,7 @@ pub const MAX_EVENTS: usize = 10_000;
 pub struct MemoryBroker {
     lanes: HashMap<Lane, Arc<LaneQueue>>,
     inboxes: Arc<Inboxes>,
+    takes_time: bool,
 }
 
 impl MemoryBroker {
@@ -33,7 +34,13 @@ impl MemoryBroker {
 
     fn with_max_ready(max_ready: usize) -> Self {
         let lanes = Lane::all().map(|lane| (lane, Arc::new(LaneQueue::new(max_ready)))).collect();
-        Self { lanes, inboxes: Arc::default() }
+        Self { lanes, inboxes: Arc::default(), takes_time: false }
+    }
+
+    /// One that calls itself as slow as a broker of its own process is not.
+    #[cfg(feature = "testing")]
+    pub fn that_takes_time() -> Self {
+        Self { takes_time: true, ..Self::new() }
     }
 
     fn lane(&self, lane: Lane) -> &Arc<LaneQueue> {
@@ -57,6 +64,10 @@ impl fmt::Debug for MemoryBroker {
 impl Broker for MemoryBroker {
     fn kind(&self) -> &'static str {
         "memory"
+    }
+
+    fn takes_time(&self) -> bool {
+        self.takes_time
     }
 
     async fn publish(&self, lane: Lane, message: &Message) -> Result<(), BrokerError> {

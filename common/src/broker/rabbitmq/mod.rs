@@ -239,6 +239,10 @@ impl Broker for RabbitBroker {
         "rabbitmq"
     }
 
+    fn takes_time(&self) -> bool {
+        true
+    }
+
     async fn publish(&self, lane: Lane, message: &Message) -> Result<(), BrokerError> {
         let connected = self.connected()?;
         if connected.closing.is_cancelled() {

@@ -26,6 +26,8 @@ struct Body {
     attempt: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reply_to: Option<InstanceId>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ahead: bool,
 }
 
 /// A message on its way out.
@@ -36,12 +38,12 @@ pub(super) struct Encoded {
 }
 
 pub(super) fn encode(message: &Message) -> serde_json::Result<Encoded> {
-    let body =
-        Body { job_id: message.job_id, attempt: message.attempt, reply_to: message.reply_to };
+    let Message { job_id, attempt, reply_to, ref trace, ahead } = *message;
+    let body = Body { job_id, attempt, reply_to, ahead };
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into());
-    if let Some(trace) = &message.trace {
+    if let Some(trace) = trace {
         let mut headers = FieldTable::default();
         headers.insert(TRACE_HEADER.into(), AMQPValue::LongString(trace.as_str().into()));
         properties = properties.with_headers(headers);
@@ -50,13 +52,13 @@ pub(super) fn encode(message: &Message) -> serde_json::Result<Encoded> {
 }
 
 pub(super) fn decode(body: &[u8], properties: &BasicProperties) -> serde_json::Result<Message> {
-    let body: Body = serde_json::from_slice(body)?;
+    let Body { job_id, attempt, reply_to, ahead } = serde_json::from_slice(body)?;
     let headers = properties.headers().as_ref().map(FieldTable::inner);
     let trace = match headers.and_then(|headers| headers.get(TRACE_HEADER)) {
         Some(AMQPValue::LongString(trace)) => Some(trace.to_string()),
         _ => None,
     };
-    Ok(Message { job_id: body.job_id, attempt: body.attempt, reply_to: body.reply_to, trace })
+    Ok(Message { job_id, attempt, reply_to, trace, ahead })
 }
 
 pub(super) fn event_properties() -> BasicProperties {
