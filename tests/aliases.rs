@@ -7,7 +7,7 @@ mod harness;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use harness::{Mode, Platform, chat};
+use harness::{Mode, Platform, chat, eventually};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -21,8 +21,9 @@ const BACKENDS: [&str; 2] = ["model_zoo/echo", "openai/gpt-test"];
 async fn an_alias_is_switched_under_load(mode: Mode) {
     let platform = Platform::start(mode).await;
     let server = serve(&platform, BACKENDS[0]).await;
-    // Switches that were asked for, and those that were answered.
+    // Switches that were asked for, and those that were answered; calls that were.
     let (begun, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let ended = AtomicUsize::new(0);
     let over = AtomicBool::new(false);
     let call = async || {
         let mut calls = Vec::new();
@@ -37,6 +38,7 @@ async fn an_alias_is_switched_under_load(mode: Mode) {
             let body: Value = response.json().await.unwrap();
             assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("SUCCESS")), "{body}");
             calls.push((job, before, after));
+            ended.fetch_add(1, Ordering::SeqCst);
         }
         calls
     };
@@ -53,7 +55,12 @@ async fn an_alias_is_switched_under_load(mode: Mode) {
             let response = request.send().await.unwrap();
             assert_eq!(response.status(), StatusCode::OK, "{}", response.text().await.unwrap());
             answered.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            // Of these all but one of each caller began after the answer.
+            let enough = ended.load(Ordering::SeqCst) + 2 * CALLERS;
+            eventually("calls after the switch", async || {
+                (ended.load(Ordering::SeqCst) >= enough).then_some(())
+            })
+            .await;
         }
         over.store(true, Ordering::SeqCst);
     };

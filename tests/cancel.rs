@@ -25,21 +25,31 @@ async fn cancel(platform: &Platform, id: &str) -> (StatusCode, Value) {
 
 async fn a_running_job_is_cancelled_and_the_vendor_s_socket_closed(mode: Mode) {
     let platform = Platform::start(mode).await;
-    let id = platform.submit(&chat("slow", &json!({"delay_ms": 60_000}))).await;
-    eventually("the vendor to be called", async || platform.vendor.calls("slow").first().cloned())
+    let mut took = Vec::new();
+    for number in 0..5 {
+        took.push(cancel_while_it_runs(&platform, &format!("slow-{number}")).await);
+    }
+    // Most of them: a machine may pause at any time. Without the event it would be up to a second.
+    took.sort_unstable();
+    assert!(took[2] < Duration::from_millis(250), "closing the sockets took {took:?}");
+}
+
+/// Answers how long it took until the vendor saw its socket closed.
+async fn cancel_while_it_runs(platform: &Platform, name: &str) -> Duration {
+    let id = platform.submit(&chat(name, &json!({"delay_ms": 60_000}))).await;
+    eventually("the vendor to be called", async || platform.vendor.calls(name).first().cloned())
         .await;
     let asked = Instant::now();
-    let (status, job) = cancel(&platform, &id).await;
+    let (status, job) = cancel(platform, &id).await;
     assert_eq!((status, &job["status"]), (StatusCode::OK, &json!("cancelled")));
     let closed =
-        eventually("the socket to be closed", async || platform.vendor.calls("slow")[0].abandoned)
+        eventually("the socket to be closed", async || platform.vendor.calls(name)[0].abandoned)
             .await;
-    let took = closed - asked;
-    assert!(took < Duration::from_millis(250), "closing the socket took {took:?}");
     let attempts = platform.attempts(&id).await;
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0]["outcome"], "cancelled");
     assert_eq!(platform.job(&id).await["status"], "cancelled");
+    closed - asked
 }
 
 async fn a_waiting_job_is_cancelled_before_it_runs(mode: Mode) {
