@@ -123,6 +123,17 @@ impl ApiError {
         Self::Unavailable { detail, cause: None }
     }
 
+    /// 503 with what the client is told; `None`: 500, for it will not pass.
+    fn refused(
+        detail: Option<&'static str>,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        match detail {
+            Some(detail) => Self::Unavailable { detail, cause: Some(cause.into()) },
+            None => Self::internal(cause),
+        }
+    }
+
     /// 404 of FastAPI itself: no such route.
     pub const fn no_route() -> Self {
         Self::NotFound(Cow::Borrowed("Not Found"))
@@ -255,20 +266,14 @@ pub(crate) fn job_location(id: JobId) -> HeaderValue {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        match unavailable(&error) {
-            Some(detail) => Self::Unavailable { detail, cause: Some(error.into()) },
-            None => Self::internal(error),
-        }
+        Self::refused(unavailable(&error), error)
     }
 }
 
 /// A failure that all who asked at once are told.
 impl From<Arc<StoreError>> for ApiError {
     fn from(error: Arc<StoreError>) -> Self {
-        match unavailable(&error) {
-            Some(detail) => Self::Unavailable { detail, cause: Some(error.into()) },
-            None => Self::internal(error),
-        }
+        Self::refused(unavailable(&error), error)
     }
 }
 
@@ -279,10 +284,7 @@ impl From<GroupError> for ApiError {
             GroupError::Full => Some("too many jobs wait to be stored"),
             GroupError::Closed => Some("this process is stopping"),
         };
-        match detail {
-            Some(detail) => Self::Unavailable { detail, cause: Some(error.into()) },
-            None => Self::internal(error),
-        }
+        Self::refused(detail, error)
     }
 }
 
