@@ -63,9 +63,7 @@ impl ErrorClass {
             | Self::Internal => false,
         }
     }
-}
 
-impl ErrorClass {
     /// What a person can do about a failure of this kind; `None`: nothing that its message does not
     /// say.
     pub const fn hint(self) -> Option<&'static str> {
@@ -107,7 +105,7 @@ impl ErrorClass {
             Self::ResponseTooLarge => {
                 "ask for a shorter answer, or raise max_response_bytes of the vendor"
             }
-            Self::Internal => "report it together with the job's id",
+            Self::Internal => "report it to whoever runs this server, with the job's id",
             Self::Lost | Self::Cancelled | Self::Expired => return None,
         })
     }

@@ -159,9 +159,9 @@ impl Publisher {
 
     /// Publishes for a job that is about to be stored, so that its message travels meanwhile.
     ///
-    /// Answers when that was: if the job is stored within
-    /// [`MAX_AHEAD`](crate::broker::MAX_AHEAD) from then, no other message is needed. `None`: it was not published, because nothing is gained by it (the broker is quick, or
-    /// messages wait already).
+    /// Answers when that was: if the job is stored within [`MAX_AHEAD`](crate::broker::MAX_AHEAD)
+    /// from then, no other message is needed. `None`: it was not published, because nothing is gained
+    /// by it (the broker is quick, or messages wait already).
     pub fn publish_ahead(&self, wakeup: Wakeup, trace: Option<String>) -> Option<Instant> {
         if !self.shared.ahead_pays {
             return None;

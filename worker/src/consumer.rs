@@ -33,7 +33,7 @@ const MAX_PREFETCH: usize = 256;
 const NACK_AFTER: Duration = Duration::from_secs(1);
 /// When the job of a message that is ahead is looked for again; each further wait is twice as long.
 const FIRST_LOOK_AFTER: Duration = Duration::from_millis(1);
-/// A message this much younger than its job may be ahead of it.
+/// A job made longer ago is not still being stored. Clocks of hosts may differ by as much.
 const YOUNG: TimeDelta = TimeDelta::seconds(10);
 
 /// Runs the jobs of one vendor until the soft stop. Attempts it started go on.
@@ -110,8 +110,8 @@ async fn claim(runner: &Runner, message: &Message) -> Result<Option<Claim>, Grou
     claimed
 }
 
-/// Whether the job may be in the making. Clocks of hosts differ; of the job of a message that comes
-/// late, after it was cancelled, say, nobody should have to wait for.
+/// Whether the job may still be being stored. A message that waited in its lane until its job was
+/// cancelled, say, must not hold up the others.
 fn is_young(job_id: JobId, now: DateTime<Utc>) -> bool {
     job_id.made_at().is_some_and(|made_at| now - made_at < YOUNG)
 }

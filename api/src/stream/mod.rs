@@ -2,8 +2,8 @@
 //!
 //! A caller that asked for a stream reads its job's chunks as they arrive: [`answer`] decides what it
 //! gets, [`reader`] finds the chunks, [`feed`] hears the broker's events. Who follows a job, from any
-//! process, is sent the events of its [`log`] by a [`follower`], and only what the store has. Each of them has one
-//! of the [`places`].
+//! process, is sent the events of its [`log`] by a [`follower`], and only what the store has. Each of
+//! them has one of the [`places`].
 
 pub(crate) mod answer;
 mod body;

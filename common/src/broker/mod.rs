@@ -55,8 +55,9 @@ pub struct Message {
 /// longer publishes a second message.
 pub const MAX_AHEAD: Duration = Duration::from_millis(50);
 
-/// How long a worker looks for the job of a message that is ahead: time enough for a job that is
-/// stored within [`MAX_AHEAD`], whatever else its worker's clock and store are busy with.
+/// How long a worker looks for the job of a message that is ahead. It counts from the message's
+/// arrival, [`MAX_AHEAD`] from before it left, so that a job stored in time is found; twice as long, for
+/// a transaction that another reads a moment later.
 pub const AHEAD_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What is sent to one instance's inbox. Never durable: whoever waits also looks into the store.
