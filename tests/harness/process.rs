@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Mutex,
@@ -157,7 +157,7 @@ pub fn command(settings: &BTreeMap<String, String>) -> Command {
     command
 }
 
-/// A loopback address that nobody listened at a moment ago.
+/// A loopback address that nobody listens at.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], inferq_common::testing::free_port()))
 }

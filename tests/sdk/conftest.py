@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import itertools
 import os
+import random
 import socket
 import subprocess
 import tempfile
@@ -37,9 +38,15 @@ def pytest_generate_tests(metafunc):
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Below the ports that Linux lends to connections, one of which might take it at once."""
+    while True:
+        port = random.randrange(16384, 32768)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 class Platform:

@@ -2,7 +2,8 @@
 //! containers, else installed programs).
 
 mod job;
+mod port;
 pub mod postgres;
 pub mod rabbitmq;
 
-pub use self::job::queued_job;
+pub use self::{job::queued_job, port::free_port};

@@ -1,7 +1,6 @@
 //! Postgres for tests: a database to oneself, and a whole server that may be stopped and started.
 
 use std::{
-    net::TcpListener,
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Stdio},
@@ -21,6 +20,7 @@ use url::Url;
 use crate::{
     clock::{Clock as _, SystemClock},
     id::InstanceId,
+    testing::free_port,
 };
 
 /// Names a Postgres whose user may create databases.
@@ -370,12 +370,6 @@ impl Drop for Guard {
         self.input.take();
         self.process.wait().ok();
     }
-}
-
-/// A port nobody listens on at this moment.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
-    listener.local_addr().expect("a bound listener has an address").port()
 }
 
 #[cfg(all(test, feature = "servers"))]

@@ -5,7 +5,6 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -26,6 +25,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 use url::Url;
+
+use crate::testing::free_port;
 
 /// Names a server that runs already, such as `amqp://guest:guest@127.0.0.1:5672`.
 pub const AMQP_URL: &str = "INFERQ_TEST_AMQP_URL";
@@ -250,11 +251,6 @@ async fn http(base: &str, method: &str, path: &str) -> io::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "tests are told of their servers this way")]
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("a bound address").port()
 }
 
 async fn docker_answers() -> bool {
