@@ -51,7 +51,13 @@ pub(crate) async fn run(runner: Arc<Runner>, vendor: Vendor) {
             runner.worker.instance.fresh().await;
             Some((permit, lanes.next().await?))
         };
-        let Some(Some((permit, delivery))) = soft.run_until_cancelled(next).await else { break };
+        let next = tokio::select! {
+            // In this order: a message that comes with the stop is for others.
+            biased;
+            () = soft.cancelled() => break,
+            next = next => next,
+        };
+        let Some((permit, delivery)) = next else { break };
         let runner = Arc::clone(&runner);
         runner.attempts.clone().spawn(async move {
             take(&runner, delivery).await;

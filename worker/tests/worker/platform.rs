@@ -148,7 +148,7 @@ impl Platform {
         self.publisher.publish(Wakeup { job_id, lane, attempt: 0, reply_to }, None);
     }
 
-    /// Publishes for a job that is not stored yet.
+    /// Publishes for a job that need not be stored yet, before it returns.
     pub(crate) async fn publish_ahead(&self, job_id: JobId) {
         let message = Message { job_id, attempt: 0, reply_to: None, trace: None, ahead: true };
         self.broker.publish(LANE, &message).await.unwrap();

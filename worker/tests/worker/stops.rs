@@ -1,6 +1,9 @@
 //! How a worker stops.
 
+use std::sync::Arc;
+
 use inferq_common::job::{AttemptOutcome, JobStatus};
+use inferq_vendors::scripted::Scripted;
 
 use crate::platform::Platform;
 
@@ -23,6 +26,19 @@ async fn a_soft_stop_ends_what_is_in_hand_and_takes_nothing_new() {
     platform.reaches(later, JobStatus::Succeeded).await;
     assert_eq!(platform.vendor.calls_of(later).len(), 1);
     other.stop().await;
+}
+
+/// On one thread, so that the consumer wakes to both at once.
+#[tokio::test]
+async fn a_message_that_comes_with_the_stop_is_for_others() {
+    let platform = Platform::start_still(Arc::new(Scripted::default())).await;
+    let worker = platform.worker().await;
+    let job = platform.add("echo", |_| {}).await;
+    worker.shutdown.soft.cancel();
+    platform.publish_ahead(job.id).await;
+    worker.stop().await;
+    assert_eq!(platform.find(job.id).await.0.status, JobStatus::Queued);
+    assert_eq!(platform.depth().await, 1, "the message waits for others");
 }
 
 #[tokio::test(flavor = "multi_thread")]
