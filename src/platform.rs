@@ -241,8 +241,8 @@ impl Platform {
                     self.metrics.clone(),
                 );
                 fronts.spawn(async move {
-                    let stopped = async move { stop.soft.cancelled().await };
-                    axum::serve(listener, router).with_graceful_shutdown(stopped).await
+                    inferq_api::serve_operators(router, listener, stop).await;
+                    Ok(())
                 });
             }
         }

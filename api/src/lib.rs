@@ -45,7 +45,11 @@ use inferq_common::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 
-pub use self::{server::serve, state::AppState, waiters::Waiters};
+pub use self::{
+    server::{serve, serve_operators},
+    state::AppState,
+    waiters::Waiters,
+};
 
 /// What the api stands on.
 #[derive(Clone)]

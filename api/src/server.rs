@@ -17,6 +17,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{Api, routes, state::AppState};
@@ -52,23 +53,21 @@ pub async fn serve(api: Api, listener: TcpListener, shutdown: Shutdown) -> io::R
     let address = listener.local_addr()?;
     let grace = Duration::from_secs(api.config.shutdown_grace_secs);
     let state = AppState::new(api, shutdown.clone());
-    let mut server = Server {
-        router: routes::router(&state),
-        http: http(),
-        graceful: GracefulShutdown::new(),
-        connections: JoinSet::new(),
-        permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-    };
+    let server = Server::new(routes::router(&state));
     info!(%address, "api is listening");
-    shutdown.soft.run_until_cancelled(server.accept_all(&listener)).await;
-    drop(listener);
-    server.finish(&state, grace).await;
+    server.run(listener, &shutdown, grace, &state.closing).await;
     state.tasks.close();
     if timeout(FAREWELL, state.tasks.wait()).await.is_err() {
         warn!("submits in flight were given up");
     }
     info!("api has stopped");
     Ok(())
+}
+
+/// Serves `router`, whose answers take no time, as the health and metrics of a worker. After a stop
+/// requests in flight have two seconds.
+pub async fn serve_operators(router: Router, listener: TcpListener, shutdown: Shutdown) {
+    Server::new(router).run(listener, &shutdown, Duration::ZERO, &CancellationToken::new()).await;
 }
 
 struct Server {
@@ -87,6 +86,30 @@ fn http() -> auto::Builder<TokioExecutor> {
 }
 
 impl Server {
+    fn new(router: Router) -> Self {
+        Self {
+            router,
+            http: http(),
+            graceful: GracefulShutdown::new(),
+            connections: JoinSet::new(),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        }
+    }
+
+    /// Serves until a soft stop, and then those in flight for as long as `grace`. Who waits after
+    /// that learns of it by `closing`.
+    async fn run(
+        mut self,
+        listener: TcpListener,
+        shutdown: &Shutdown,
+        grace: Duration,
+        closing: &CancellationToken,
+    ) {
+        shutdown.soft.run_until_cancelled(self.accept_all(&listener)).await;
+        drop(listener);
+        self.finish(shutdown, grace, closing).await;
+    }
+
     /// **Cancel safe:** an accepted connection is served.
     async fn accept_all(&mut self, listener: &TcpListener) {
         loop {
@@ -123,15 +146,15 @@ impl Server {
     }
 
     /// Lets requests in flight end, then gives up those that wait, then drops what is left.
-    async fn finish(mut self, state: &AppState, grace: Duration) {
+    async fn finish(mut self, shutdown: &Shutdown, grace: Duration, closing: &CancellationToken) {
         let ended = self.graceful.shutdown();
         tokio::pin!(ended);
         let all_ended = tokio::select! {
             () = &mut ended => true,
             () = sleep(grace) => false,
-            () = state.shutdown.hard.cancelled() => false,
+            () = shutdown.hard.cancelled() => false,
         };
-        state.closing.cancel();
+        closing.cancel();
         if !all_ended && timeout(FAREWELL, ended).await.is_err() {
             warn!(connections = self.connections.len(), "connections were cut");
         }
@@ -218,6 +241,24 @@ mod tests {
         shutdown.hard.cancel();
         assert!(answer(stream).await.starts_with("HTTP/1.1 503 "));
         tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn half_a_request_holds_up_no_stop() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/healthz", axum::routing::get(async || "alive"));
+        let shutdown = Shutdown::new();
+        let serving = JoinSet::from_iter([serve_operators(router, listener, shutdown.clone())]);
+        let mut whole = TcpStream::connect(address).await.unwrap();
+        whole.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
+        assert!(answer(whole).await.ends_with("alive"));
+
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+        shutdown.soft.cancel();
+        timeout(2 * FAREWELL, serving.join_all()).await.expect("it ends by itself");
+        assert_eq!(answer(half).await, "");
     }
 
     /// Sends an `execute` that is to be streamed and reads the head and the first chunk, `1`.
