@@ -24,7 +24,10 @@ mod values;
 mod writer;
 
 use std::{
+    fs::File,
     ops::{Deref, DerefMut},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
     str::FromStr as _,
     sync::Arc,
     time::Duration,
@@ -112,6 +115,7 @@ impl SqliteStore {
             std::fs::create_dir_all(folder)
                 .map_err(|error| StoreError::Unavailable(error.into()))?;
         }
+        make_private(file);
         let wait = Duration::from_millis(config.acquire_timeout_ms);
         let options = options
             .create_if_missing(true)
@@ -182,6 +186,12 @@ impl DerefMut for Writing {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.tx
     }
+}
+
+/// Makes the file where there is none, for its owner alone: it holds what clients sent. SQLite gives
+/// its log the same mode. A file that cannot be made shows when SQLite opens it.
+fn make_private(file: &Path) {
+    let _ = File::options().append(true).create(true).mode(0o600).open(file);
 }
 
 fn pool(connections: u32, wait: Duration) -> SqlitePoolOptions {

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta};
 use sqlx::AssertSqlSafe;
@@ -322,6 +322,20 @@ async fn commits_are_durable_and_readers_cannot_write() {
         assert_eq!((synchronous.as_str(), journal.as_str()), ("2", "wal"), "FULL");
     }
     assert!(sqlx::query("DELETE FROM jobs").execute(&store.readers).await.is_err());
+}
+
+#[tokio::test]
+async fn only_the_owner_reads_what_is_stored() {
+    let (store, folder) = open().await;
+    register(&store).await;
+    let mut n_files = 0;
+    for file in std::fs::read_dir(folder.path().join("new")).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.path().display());
+        n_files += 1;
+    }
+    assert_eq!(n_files, 3, "the database, its log and the log's index");
 }
 
 #[tokio::test]
