@@ -7,7 +7,7 @@ use inferq_common::{
     id::{AccountId, InstanceId, JobId},
     job::{Job, JobStatus},
     store::{Cancelled, StoreError},
-    telemetry::metric,
+    telemetry,
 };
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
@@ -67,8 +67,7 @@ impl Drop for OnLeave {
 /// Tells the worker that runs the job and the callers that wait for it, as far as they can be
 /// reached.
 fn tell(state: &AppState, job: &Job, ran_at: Option<InstanceId>) {
-    let labels = [("vendor", job.vendor.as_str()), ("status", JobStatus::Cancelled.as_str())];
-    metrics::counter!(metric::JOBS_FINISHED, &labels).increment(1);
+    telemetry::count_ended(job, JobStatus::Cancelled, state.clock.now());
     let ended = Event::Finished {
         job_id: job.id,
         status: JobStatus::Cancelled,

@@ -24,7 +24,7 @@ use crate::{
     publisher::Publisher,
     shutdown::Shutdown,
     store::{Rescued, SharedStore, StoreError, Wakeup},
-    telemetry::{field, metric},
+    telemetry::{self, field, metric},
 };
 
 /// Loss and due times: with a heartbeat each second and a grace of 3 s, a killed process's jobs are
@@ -196,10 +196,8 @@ impl Sweeper {
     /// Counts jobs that ended here, and tells who waits for them.
     async fn tell_ended(&self, jobs: &[Job]) {
         for job in jobs {
-            let (vendor, status) = (job.vendor.as_str(), job.status);
-            counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str())
-                .increment(1);
-            info!({ field::JOB_ID } = %job.id, { field::JOB_STATUS } = %status, "job has ended");
+            telemetry::count_ended(job, job.status, job.finished_at.unwrap_or(job.created_at));
+            info!({ field::JOB_ID } = %job.id, { field::JOB_STATUS } = %job.status, "job has ended");
         }
         let tell = jobs.iter().filter_map(|job| {
             let (job_id, status, attempt) = (job.id, job.status, job.attempt);
@@ -228,11 +226,14 @@ impl Sweeper {
             .iter()
             .map(|count| (count.lane, count.queued))
             .collect();
+        // All of them before the broker is asked, which may be away.
         for lane in Lane::all() {
             let queued = queued.get(&lane).copied().unwrap_or(0);
             #[expect(clippy::cast_precision_loss, reason = "a gauge is an f64")]
             gauge!(metric::QUEUE_DEPTH, "lane" => lane.to_string()).set(queued as f64);
-            if queued > 0 && self.may_take_over(soft).is_some() {
+        }
+        for lane in Lane::all().filter(|lane| queued.get(lane).is_some_and(|&queued| queued > 0)) {
+            if self.may_take_over(soft).is_some() {
                 self.republish_overdue(lane).await?;
             }
         }

@@ -9,7 +9,7 @@ use inferq_common::{
     job::{Job, JobResult, JobStatus, Outcome},
     retry::{RetryPolicy, Verdict},
     store::{Claim, Wakeup},
-    telemetry::{field, metric},
+    telemetry::{self, field, metric},
 };
 use inferq_vendors::{Reply, VendorError};
 use metrics::{counter, histogram};
@@ -178,11 +178,8 @@ struct Ended {
 /// Tells all who want to know that a job has ended.
 async fn ended(runner: &Runner, job: &Job, ended: Ended) {
     let Ended { status, result, finished_at, n_chunks } = ended;
-    let vendor = job.vendor.as_str();
     let took = (finished_at - job.created_at).to_std().unwrap_or_default();
-    counter!(metric::JOBS_FINISHED, "vendor" => vendor, "status" => status.as_str()).increment(1);
-    histogram!(metric::JOB_DURATION, "vendor" => vendor, "status" => status.as_str())
-        .record(took.as_secs_f64());
+    telemetry::count_ended(job, status, finished_at);
     let class = result.error.as_ref().map(|error| error.class.as_str());
     info!({ field::JOB_STATUS } = %status, { field::ERROR_CLASS } = class, took_ms = took.as_millis(), "job has ended");
     if job.callback_url.is_some() {

@@ -1,9 +1,11 @@
 use std::{sync::OnceLock, time::Duration};
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use chrono::{DateTime, Utc};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::metric;
+use crate::job::{Job, JobStatus};
 
 /// Upper bounds for what is measured in seconds: from half a millisecond (an embedded round trip)
 /// to an hour (a long job).
@@ -37,6 +39,14 @@ pub fn install_metrics() -> PrometheusHandle {
             handle
         })
         .clone()
+}
+
+/// Counts a job that has ended, and how long it took from its submission.
+pub fn count_ended(job: &Job, status: JobStatus, finished_at: DateTime<Utc>) {
+    let labels = [("vendor", job.vendor.as_str()), ("status", status.as_str())];
+    let took = (finished_at - job.created_at).to_std().unwrap_or_default();
+    counter!(metric::JOBS_FINISHED, &labels).increment(1);
+    histogram!(metric::JOB_DURATION, &labels).record(took.as_secs_f64());
 }
 
 fn recorder() -> PrometheusBuilder {

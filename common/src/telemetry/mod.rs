@@ -5,7 +5,7 @@ mod metrics;
 
 pub use self::{
     log::{filter, init},
-    metrics::{describe_metrics, install_metrics, keep_up},
+    metrics::{count_ended, describe_metrics, install_metrics, keep_up},
 };
 
 /// Names of log and span fields, the same everywhere. Macros take them in braces:
@@ -67,7 +67,7 @@ pub mod metric {
     pub const CALLBACK_LAG: &str = "inferq_callback_lag_seconds";
     /// Counter by `kind`: `instance_lost`, `requeued`, `republished`, `expired`, `failed`, `removed`.
     pub const SWEEPER_REPAIRS: &str = "inferq_sweeper_repairs_total";
-    /// Histogram by `kind`: `submit`, `claim`, `finish`, `find`.
+    /// Histogram by `kind`: `submit`, `claim`, `finish`, `append`, `find`.
     pub const GROUP_SIZE: &str = "inferq_group_commit_size";
     /// Histogram by `route`, `method` and `status`.
     pub const HTTP_DURATION: &str = "inferq_http_request_duration_seconds";
