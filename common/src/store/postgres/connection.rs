@@ -187,13 +187,22 @@ impl PostgresStore {
     }
 
     async fn lend<'a>(&self) -> Result<Lent<'a>, sqlx::Error> {
+        if !self.down.load(Ordering::Relaxed)
+            && let Some(Kept { connection, since, .. }) = self.at_hand.take()
+        {
+            return Ok(self.lent(connection, since));
+        }
+        // Boxed, because the making of a connection is a large future, and it is seldom needed:
+        // within the future of each statement it would be allocated and moved with every one.
+        Box::pin(self.lend_from_pool()).await
+    }
+
+    async fn lend_from_pool<'a>(&self) -> Result<Lent<'a>, sqlx::Error> {
         // The pool tries a server that refuses it until its own timeout; while we know of an
         // outage, callers should not wait that long.
         if self.down.load(Ordering::Relaxed) {
             self.at_hand.clear();
             self.probe().await?;
-        } else if let Some(Kept { connection, since, .. }) = self.at_hand.take() {
-            return Ok(self.lent(connection, since));
         }
         let waiting = self.at_hand.wait();
         let acquired = self.pool.acquire().await;
