@@ -32,6 +32,9 @@ use crate::{id::InstanceId, job::Lane};
 /// Events handed over and not acknowledged; bounds what one inbox holds in memory.
 const INBOX_PREFETCH: u16 = 64;
 
+/// Of these so many are acknowledged together where more are at hand.
+pub(super) const INBOX_ACKS: usize = 32;
+
 /// How long an ended subscription may take to give back what it held.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -247,6 +250,12 @@ impl Taken {
     pub(super) fn ack(&self) {
         let ack = self.channel.basic_ack(self.delivery.delivery_tag, BasicAckOptions::default());
         let _ = ack.now_or_never();
+    }
+
+    /// Answers for all of its channel up to this one.
+    pub(super) fn ack_all(&self) {
+        let options = BasicAckOptions { multiple: true };
+        let _ = self.channel.basic_ack(self.delivery.delivery_tag, options).now_or_never();
     }
 
     /// Deliver it again, to anyone.

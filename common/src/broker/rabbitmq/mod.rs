@@ -32,7 +32,7 @@ use tracing::{debug, error, warn};
 use self::{
     address::Address,
     events::{EventTask, Outgoing},
-    feed::{Feed, FeedContext, Source, Taken},
+    feed::{Feed, FeedContext, INBOX_ACKS, Source, Taken},
     link::{Link, Live},
     publish::{Answer, PublishTask, Request},
 };
@@ -260,7 +260,7 @@ impl Broker for RabbitBroker {
     async fn inbox(&self, instance: InstanceId) -> Result<Box<dyn Inbox>, BrokerError> {
         let feeds = Arc::clone(&self.connected()?.feeds);
         let feed = Feed::open(feeds, Source::Inbox(instance)).await;
-        Ok(Box::new(RabbitInbox { feed, at_hand: VecDeque::new() }))
+        Ok(Box::new(RabbitInbox { feed, at_hand: VecDeque::new(), unanswered: None }))
     }
 
     async fn send(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
@@ -380,6 +380,28 @@ struct RabbitInbox {
     feed: Feed,
     /// Of the last message.
     at_hand: VecDeque<Event>,
+    /// The last message, and how many of its channel are not acknowledged.
+    unanswered: Option<(Taken, usize)>,
+}
+
+impl RabbitInbox {
+    /// The next message. What was handed on is acknowledged while nothing waits to be.
+    ///
+    /// **Cancel safe.**
+    async fn take(&mut self) -> Option<&Taken> {
+        let n_before = self.unanswered.as_ref().map_or(0, |(_, n)| *n);
+        let at_hand = if n_before < INBOX_ACKS { self.feed.try_next() } else { None };
+        let (taken, n_before) = if let Some(taken) = at_hand {
+            (taken, n_before)
+        } else {
+            if let Some((last, _)) = self.unanswered.take() {
+                last.ack_all();
+            }
+            (self.feed.next().await?, 0)
+        };
+        // Of a subscription that has ended since then nothing is to be acknowledged any more.
+        Some(&self.unanswered.insert((taken, n_before + 1)).0)
+    }
 }
 
 #[async_trait]
@@ -389,12 +411,11 @@ impl Inbox for RabbitInbox {
             if let Some(event) = self.at_hand.pop_front() {
                 return Some(event);
             }
-            let taken = self.feed.next().await?;
-            // At most once: an event that cannot be handled is as good as lost.
-            taken.ack();
-            for event in wire::decode_events(&taken.delivery.data) {
+            let events = wire::decode_events(&self.take().await?.delivery.data);
+            for event in events {
                 match event {
                     Ok(event) => self.at_hand.push_back(event),
+                    // Acknowledged like the others: it is as good as lost.
                     Err(error) => warn!(%error, "an event cannot be read; dropping it"),
                 }
             }
