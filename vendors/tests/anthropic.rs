@@ -109,9 +109,9 @@ async fn the_configured_version_is_named_and_what_it_refuses_is_left_out() {
         let server = server("/v1/messages", json(200, "{}")).await;
         let adapter = adapter(&server, |config| {
             config.api_version = setting.map(str::to_owned);
-            let own = header.map(|value: &str| ("Anthropic-Version".to_owned(), value.to_owned()));
+            let own = header.map(|value: &str| ("Anthropic-Version".to_owned(), value.into()));
             config.headers.extend(own);
-            config.headers.insert("anthropic-beta".to_owned(), "a-1,b-2".to_owned());
+            config.headers.insert("anthropic-beta".to_owned(), "a-1,b-2".into());
         });
         adapter.call(&call(sampled)).await.unwrap();
         let sent = &server.received_requests().await.unwrap()[0];

@@ -9,6 +9,7 @@ mod broker;
 mod callbacks;
 mod database;
 mod log;
+mod proxy;
 mod read;
 mod retention;
 mod secrets;
@@ -29,6 +30,7 @@ pub use self::{
     callbacks::CallbacksConfig,
     database::DatabaseConfig,
     log::{LogConfig, LogFormat},
+    proxy::ProxyUrl,
     retention::RetentionConfig,
     secrets::SecretsConfig,
     vendors::{ModelOverrides, VendorConfig},

@@ -14,10 +14,16 @@ pub(super) fn optional_url<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Url>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
-    let parse = |text: String| {
-        Url::parse(&text).map_err(|error| D::Error::custom(format!("is no URL: {error}")))
-    };
-    text.map(parse).transpose()
+    text.map(|text| parse_url(&text)).transpose()
+}
+
+/// The same, of a URL that must be there.
+pub(super) fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    parse_url(&String::deserialize(deserializer)?)
+}
+
+fn parse_url<E: Error>(text: &str) -> Result<Url, E> {
+    Url::parse(text).map_err(|error| E::custom(format!("is no URL: {error}")))
 }
 
 /// For `#[serde(deserialize_with)]`: a [`list`] whose entries are never shown.

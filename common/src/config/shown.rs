@@ -36,13 +36,13 @@ pub(super) fn secrets<S: Serializer>(
 
 /// For `#[serde(serialize_with)]`: names only; a value may be a credential.
 pub(super) fn header_names<S: Serializer>(
-    headers: &BTreeMap<String, String>,
+    headers: &BTreeMap<String, SecretString>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(headers.keys().map(|name| (name, HIDDEN)))
 }
 
-fn without_password(text: &str) -> String {
+pub(super) fn without_password(text: &str) -> String {
     let Ok(mut url) = Url::parse(text) else { return HIDDEN.to_owned() };
     if url.query().is_some() {
         url.set_query(Some(HIDDEN));

@@ -243,6 +243,8 @@ fn secrets_show_neither_in_debug_nor_in_the_start_up_line() {
     let config = with(
         "[auth]\nbootstrap_key = \"hunter2hunter2hunter2\"\n\
          [vendors.openai]\napi_key = \"hunter2\"\n\
+         proxy = \"http://me:hunter2@proxy:3128\"\nheaders = { x-secret = \"hunter2\" }\n\
+         [vendors.openai.models.gpt-5]\nheaders = { x-secret = \"hunter2\" }\n\
          [database]\nurl = \"postgres://me:hunter2@db/jobs?password=hunter2\"\n\
          [broker]\nurl = \"amqp://me:hunter2@mq\"\n",
     )
@@ -255,6 +257,7 @@ fn secrets_show_neither_in_debug_nor_in_the_start_up_line() {
         "broker.url=amqp://me:***@mq",
         "auth.bootstrap_key=***",
         "vendors.openai.api_key=***",
+        "vendors.openai.proxy=http://me:***@proxy:3128/",
         "worker.vendors=[]",
         "api.listen=127.0.0.1:8080",
     ] {
@@ -286,7 +289,7 @@ fn a_model_may_have_settings_of_its_own() {
     assert_eq!(own.first_byte_timeout_ms, Some(20));
     assert_eq!(own.proxy, vendor.proxy);
     let headers: Vec<_> =
-        own.headers.iter().map(|(name, it)| (name.as_str(), it.as_str())).collect();
+        own.headers.iter().map(|(name, it)| (name.as_str(), it.expose_secret())).collect();
     assert_eq!(headers, [("x-team", "search"), ("x-tier", "iron")]);
 
     let other = vendor.for_model("gpt-5");

@@ -4,7 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{ConfigError, DAY_MS};
+use super::{ConfigError, DAY_MS, proxy::ProxyUrl};
 use crate::vendor::Vendor;
 
 /// How one vendor is reached. Each vendor uses the keys its documents know; the others stay unset.
@@ -58,10 +58,9 @@ pub struct VendorConfig {
     pub api: Option<String>,
     /// Sent with every call, on top of the vendor's own.
     #[serde(serialize_with = "super::shown::header_names")]
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, SecretString>,
     /// Calls go through this HTTP proxy.
-    #[serde(deserialize_with = "super::read::optional_url")]
-    pub proxy: Option<Url>,
+    pub proxy: Option<ProxyUrl>,
     /// Bounds the making of a connection.
     pub connect_timeout_ms: u64,
     /// The longest wait for the head of an answer; unset: the job's timeout alone.
@@ -90,7 +89,7 @@ pub struct ModelOverrides {
     pub api_version: Option<String>,
     pub api: Option<String>,
     #[serde(serialize_with = "super::shown::header_names")]
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, SecretString>,
     pub connect_timeout_ms: Option<u64>,
     pub first_byte_timeout_ms: Option<u64>,
     pub idle_timeout_ms: Option<u64>,
@@ -167,10 +166,8 @@ impl VendorConfig {
         if let Some(url) = &self.authority_url {
             check_url(url, key("authority_url"))?;
         }
-        if let Some(url) = &self.proxy
-            && !matches!(url.scheme(), "http" | "https")
-        {
-            return Err(ConfigError::refused(key("proxy"), "must start with http:// or https://"));
+        if let Some(proxy) = &self.proxy {
+            proxy.validate(|| key("proxy"))?;
         }
         for (name, secret) in [
             ("api_key", &self.api_key),
@@ -253,7 +250,7 @@ const OWN_HEADERS: &[&str] = &[
 ];
 
 fn check_headers(
-    headers: &BTreeMap<String, String>,
+    headers: &BTreeMap<String, SecretString>,
     key: impl Fn() -> String,
 ) -> Result<(), ConfigError> {
     for (name, value) in headers {
@@ -265,7 +262,7 @@ fn check_headers(
         if OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
             return refused("cannot be set here");
         }
-        if !value.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+        if !value.expose_secret().chars().all(|c| c.is_ascii_graphic() || c == ' ') {
             return refused("must be visible ASCII");
         }
     }

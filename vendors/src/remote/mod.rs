@@ -26,6 +26,7 @@ use inferq_common::{
     usage::Usage,
     vendor::Vendor,
 };
+use secrecy::ExposeSecret as _;
 use url::Url;
 
 use self::{
@@ -89,7 +90,7 @@ pub fn base_headers(config: &VendorConfig) -> Result<HeaderMap, String> {
     for (name, value) in &config.headers {
         let name: HeaderName =
             name.parse().map_err(|_| format!("headers.{name}: is no name of an HTTP header"))?;
-        let mut value = HeaderValue::from_str(value)
+        let mut value = HeaderValue::from_str(value.expose_secret())
             .map_err(|_| format!("headers.{name}: no HTTP header can carry its value"))?;
         value.set_sensitive(true);
         headers.insert(name, value);

@@ -10,7 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use inferq_common::{config::VendorConfig, error::ErrorClass};
+use inferq_common::{
+    config::{ProxyUrl, VendorConfig},
+    error::ErrorClass,
+};
 use reqwest::{Client, Proxy, Url, redirect};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -72,7 +75,7 @@ impl Hosts {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Settings {
     connect_timeout: Duration,
-    proxy: Option<Url>,
+    proxy: Option<ProxyUrl>,
     /// Nothing is reached over TLS.
     is_plain: bool,
 }
@@ -88,7 +91,8 @@ impl Clients {
         let settings = Settings {
             connect_timeout: Duration::from_millis(config.connect_timeout_ms),
             proxy: config.proxy.clone(),
-            is_plain: is_plain(base_url) && config.proxy.as_ref().is_none_or(is_plain),
+            is_plain: is_plain(base_url)
+                && config.proxy.as_ref().is_none_or(|proxy| is_plain(proxy.expose())),
         };
         let mut pools = self.0.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let client = match pools.get(&settings) {
@@ -127,7 +131,7 @@ fn client(settings: &Settings) -> Result<Client, String> {
         .referer(false)
         .no_proxy();
     if let Some(proxy) = &settings.proxy {
-        let proxy = Proxy::all(proxy.clone())
+        let proxy = Proxy::all(proxy.expose().clone())
             .map_err(|error| format!("proxy: {}", failure::root_cause(&error)))?;
         builder = builder.proxy(proxy);
     }
