@@ -115,7 +115,8 @@ impl Registry {
             let message = "the worker has no adapter for this vendor";
             return Err(VendorError::new(ErrorClass::Internal, message));
         };
-        let own = entry.config.models.get(model);
+        let own = entry.config.models.get_key_value(model);
+        let own = own.map(|(name, own)| (name.as_str(), own));
         let key = account::Key {
             credential: credential.id,
             version: credential.version,
@@ -156,7 +157,8 @@ impl Workshop {
     fn entry(&self, vendor: Vendor, config: &VendorConfig) -> Result<Entry, String> {
         let mut models = HashMap::new();
         for (name, own) in &config.models {
-            let candidates = self.candidates(vendor, &config.for_model(name), Some(own), "");
+            let own = Some((name.as_str(), own));
+            let candidates = self.candidates(vendor, &config.for_model(name), own, "");
             let candidates = candidates.map_err(|reason| format!("models.{name}: {reason}"))?;
             models.insert(name.clone(), candidates);
         }
@@ -164,20 +166,25 @@ impl Workshop {
         Ok(Entry { config: config.clone(), shared, models })
     }
 
-    /// One candidate for each key, or a single one, `default`, where there is no key. `prefix` tells keys of
-    /// accounts apart.
+    /// One candidate for each key, or a single one, `default`, where there is no key. `prefix` tells
+    /// keys of accounts apart; where a model has a server or a way to prove itself of its own, its
+    /// name tells them from the vendor's, which are good or bad without it.
     fn candidates(
         &self,
         vendor: Vendor,
         config: &VendorConfig,
-        model: Option<&ModelOverrides>,
+        model: Option<(&str, &ModelOverrides)>,
         prefix: &str,
     ) -> Result<Candidates, String> {
+        let mut prefix = prefix.to_owned();
+        if let Some((name, _)) = model.filter(|(_, own)| proves_itself(own)) {
+            prefix = format!("{prefix}{name}.");
+        }
         let keys: Vec<_> = config.api_key.iter().chain(&config.api_keys).cloned().collect();
         let one = |label: String, api_key| {
             let own = VendorConfig { api_key, api_keys: Vec::new(), ..config.clone() };
             let mut adapter = self.adapter(vendor, &own, model.is_some())?;
-            if let Some(model) = model.and_then(|model| model.upstream_model.clone()) {
+            if let Some(model) = model.and_then(|(_, own)| own.upstream_model.clone()) {
                 adapter = Arc::new(Renamed { adapter, model });
             }
             Ok(Candidate { credential: format!("{prefix}{label}").into(), adapter })
@@ -213,6 +220,11 @@ impl Workshop {
             Vendor::LlmEngine => Arc::new(llmengine::adapter(config, clients, clock)?),
         })
     }
+}
+
+/// Whether a model's server, or what it is shown, is not the vendor's.
+fn proves_itself(own: &ModelOverrides) -> bool {
+    own.api_key.is_some() || own.base_url.is_some() || !own.headers.is_empty()
 }
 
 /// Calls a model by the name its server has for it.
@@ -284,6 +296,8 @@ mod tests {
             let own = openai.models.entry("special".to_owned()).or_default();
             own.api_key = Some(SecretString::from("key-number-3"));
             own.upstream_model = Some("plain".to_owned());
+            let renamed = openai.models.entry("renamed".to_owned()).or_default();
+            renamed.upstream_model = Some("plain".to_owned());
         }))
         .unwrap();
         let names = |model| {
@@ -291,7 +305,8 @@ mod tests {
             candidates.iter().map(|one| one.credential.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(names("gpt-5"), ["key-1", "key-2"]);
-        assert_eq!(names("special"), ["key-1"]);
+        assert_eq!(names("special"), ["special.key-1"], "a bad one says nothing of the vendor's");
+        assert_eq!(names("renamed"), ["key-1", "key-2"]);
         let registry = Registry::new(&config(|_| {})).unwrap();
         let keyless = &registry.candidates(Vendor::OpenAi, "gpt-5").unwrap()[0];
         assert_eq!(&*keyless.credential, "default");
@@ -335,6 +350,25 @@ mod tests {
         assert_eq!(reply.response.as_str(), r#"{"messages":[]}"#);
         let error = of("gpt").call(&call("gpt")).await.unwrap_err().to_string();
         assert!(error.starts_with("model_zoo has no model 'gpt'; it has: echo, llama"), "{error}");
+    }
+
+    #[test]
+    fn entries_of_the_catalogue_are_judged_apart() {
+        let registry = zoo(|zoo| {
+            for (name, key) in [("llama", None), ("qwen", None), ("phi", Some("zoo-key-1"))] {
+                let entry = zoo.models.entry(name.to_owned()).or_default();
+                entry.base_url = Some("http://127.0.0.1:1/v1".parse().unwrap());
+                entry.api_key = key.map(SecretString::from);
+            }
+        })
+        .unwrap();
+        let names = ["llama", "qwen", "phi", "echo"].map(|model| {
+            registry.candidates(Vendor::ModelZoo, model).unwrap()[0].credential.clone()
+        });
+        assert_eq!(
+            names.each_ref().map(|name| &**name),
+            ["llama.default", "qwen.default", "phi.key-1", "default"]
+        );
     }
 
     #[test]
