@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
 use inferq_common::{
     error::{ErrorClass, JobError},
     usage::Usage,
@@ -33,6 +34,39 @@ impl VendorError {
     pub(crate) fn after(self, wait: Option<Duration>) -> Self {
         Self { retry_after: wait.filter(|_| self.class().is_transient()), ..self }
     }
+}
+
+/// What `x-should-retry: false` makes of a failure that would have been tried again.
+const NOT_AGAIN: &str = "the vendor asked not to be asked again, though it names no fault of the \
+                         request: try again later, or ask its support with the request id";
+
+/// Lets the header `x-should-retry` win over the class, but never for what somebody has to pay or
+/// allow first, nor over a body that names (`is_named`) what is wrong with the request.
+pub(crate) fn obey_should_retry(
+    mut failed: VendorError,
+    headers: &HeaderMap,
+    is_named: bool,
+) -> VendorError {
+    let error = &mut failed.error;
+    match headers.get("x-should-retry").map(HeaderValue::as_bytes) {
+        Some(b"false") if error.class.is_transient() => {
+            if error.class == ErrorClass::RateLimited {
+                error.class = ErrorClass::QuotaExhausted;
+            } else {
+                error.class = ErrorClass::InvalidRequest;
+                error.hint = Some(NOT_AGAIN.to_owned());
+            }
+            error.message.push_str(" (the vendor says that another attempt would not help)");
+        }
+        Some(b"true")
+            if !is_named
+                && matches!(error.class, ErrorClass::InvalidRequest | ErrorClass::NotFound) =>
+        {
+            error.class = ErrorClass::Transient;
+        }
+        _ => {}
+    }
+    failed
 }
 
 /// What cannot be sent to the vendor at all.

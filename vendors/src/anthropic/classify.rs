@@ -4,7 +4,7 @@
 //! apart in its text alone, this reads the text.
 
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use inferq_common::{
     error::{ErrorClass, JobError},
     usage::Usage,
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::wire::WireError;
 use crate::{
-    error::{VendorError, answered, class_of_status, excerpt, shorten},
+    error::{VendorError, answered, class_of_status, excerpt, obey_should_retry, shorten},
     hint,
     remote::Failure,
 };
@@ -39,8 +39,8 @@ pub(crate) fn error(failure: Failure<'_>, now: DateTime<Utc>) -> VendorError {
     let hint = hint::retry_after(failure.headers, document.as_ref(), text, now);
     let message = answered(failure.status, text);
     let class = class(failure.status, &wire);
-    let (class, message) = obey(failure.headers, class, message);
-    keep(failure.status, class, message, wire).after(hint)
+    let error = keep(failure.status, class, message, wire);
+    obey_should_retry(error, failure.headers, false).after(hint)
 }
 
 /// The error of an event inside a stream.
@@ -94,23 +94,6 @@ pub(crate) fn class(status: Option<u16>, wire: &WireError) -> ErrorClass {
         // `api_error`, and words that are not known.
         (_, Some(status)) => class_of_status(status),
         (_, None) => ErrorClass::Transient,
-    }
-}
-
-/// Lets `x-should-retry` win, but never for what somebody has to pay, allow or rewrite first.
-fn obey(headers: &HeaderMap, class: ErrorClass, message: String) -> (ErrorClass, String) {
-    match headers.get("x-should-retry").map(HeaderValue::as_bytes) {
-        Some(b"false") if class.is_transient() => {
-            let class = match class {
-                ErrorClass::RateLimited => ErrorClass::QuotaExhausted,
-                _ => ErrorClass::InvalidRequest,
-            };
-            (class, format!("{message} (the vendor says that another attempt would not help)"))
-        }
-        Some(b"true") if matches!(class, ErrorClass::InvalidRequest | ErrorClass::NotFound) => {
-            (ErrorClass::Transient, message)
-        }
-        _ => (class, message),
     }
 }
 

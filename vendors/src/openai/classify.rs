@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Flavor, wire::WireError};
 use crate::{
-    error::{VendorError, answered, class_of_status, excerpt, shorten},
+    error::{VendorError, answered, class_of_status, excerpt, obey_should_retry, shorten},
     hint,
     remote::Failure,
 };
@@ -51,31 +51,22 @@ pub(crate) fn error(flavor: &Flavor, failure: Failure<'_>, now: DateTime<Utc>) -
     let text = wire.as_ref().and_then(|wire| wire.message.as_deref()).unwrap_or(failure.body);
     let message = answered(failure.status, text);
     let retry_after = hint::retry_after(failure.headers, document.as_ref(), text, now);
-    let should_retry = failure.headers.get("x-should-retry").map(http::HeaderValue::as_bytes);
     let wire = wire.unwrap_or_default();
     let class = class(flavor, failure.status, &wire);
-    let is_named = || named(flavor, failure.status, &wire).is_some();
-    let (class, message) = match should_retry {
-        Some(b"false") if class.is_transient() => (
-            refused_for_good(class),
-            format!("{message} (the vendor says that another attempt would not help)"),
-        ),
-        Some(b"true") if !class.is_transient() && !is_named() => (ErrorClass::Transient, message),
-        _ => (class, message),
-    };
-    let message = advised(flavor, class, message);
-    VendorError {
+    let is_named = named(flavor, failure.status, &wire).is_some();
+    let error = VendorError {
         error: JobError {
             class,
-            message,
+            message: advised(flavor, class, message),
             vendor_status: failure.status,
             vendor_code: wire.words().next().map(|word| shorten(word, 100)),
             vendor_request_id: None,
             hint: None,
         },
-        retry_after: retry_after.filter(|_| class.is_transient()),
+        retry_after: None,
         usage: Usage::default(),
-    }
+    };
+    obey_should_retry(error, failure.headers, is_named).after(retry_after)
 }
 
 /// The message, with what a person can do about a refused key.
@@ -156,14 +147,6 @@ fn by_words(wire: &WireError) -> ErrorClass {
     } else {
         // `server_error` and whatever else broke on the vendor's side after it had begun.
         ErrorClass::Transient
-    }
-}
-
-/// The class of a failure that would have been tried again, had the vendor not asked us not to.
-fn refused_for_good(class: ErrorClass) -> ErrorClass {
-    match class {
-        ErrorClass::RateLimited => ErrorClass::QuotaExhausted,
-        _ => ErrorClass::InvalidRequest,
     }
 }
 

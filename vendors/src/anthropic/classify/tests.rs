@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use chrono::DateTime;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use super::*;
 

@@ -150,12 +150,20 @@ fn x_should_retry_wins_over_the_status() {
         let error = failure(status, &no, "");
         assert_eq!((error.class(), error.retry_after), (class, None), "{status}");
     }
-    assert!(failure(500, &no, "").to_string().contains("another attempt would not help"));
+    let refused = failure(500, &no, "");
+    assert!(refused.to_string().contains("another attempt would not help"));
+    let hint = refused.error.with_hint().hint.unwrap();
+    assert!(hint.starts_with("the vendor asked not to be asked again"), "{hint}");
     let yes = [("x-should-retry", "true"), ("retry-after", "1")];
     let error = failure(400, &yes, "");
     assert_eq!(error.class(), ErrorClass::Transient);
     assert_eq!(error.retry_after, Some(Duration::from_secs(1)));
     assert_eq!(failure(429, &yes, "").class(), ErrorClass::RateLimited);
+    for (status, class) in
+        [(401, ErrorClass::Auth), (403, ErrorClass::Auth), (402, ErrorClass::QuotaExhausted)]
+    {
+        assert_eq!(failure(status, &yes, "").class(), class, "never tried again");
+    }
     let quota = r#"{"error":{"code":"insufficient_quota","message":"x"}}"#;
     assert_eq!(failure(429, &yes, quota).class(), ErrorClass::QuotaExhausted);
 }
