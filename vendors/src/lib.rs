@@ -11,6 +11,7 @@ pub mod json;
 pub mod remote;
 pub mod sse;
 
+mod choices;
 mod registry;
 
 pub mod anthropic;

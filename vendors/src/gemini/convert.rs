@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{classify, wire};
 use crate::{
+    choices::Choices,
     error::VendorError,
     json,
     remote::{Failure, Parsed},
@@ -103,7 +104,7 @@ pub(crate) fn parse(
 ) -> Result<Parsed, VendorError> {
     let text = json::text(headers, body)?;
     let failure = Failure { status: None, headers, body: &text };
-    let Ok(found) = Found::of(&text) else {
+    let Ok(found) = Found::of(&text, &mut Choices::default()) else {
         let is_error = serde_json::from_str::<serde_json::Value>(&text)
             .is_ok_and(|document| wire::WireError::of(&document).is_some());
         return Err(if is_error {
@@ -129,29 +130,25 @@ pub(super) struct Found {
     pub request_id: Option<String>,
     /// It holds an error.
     pub is_error: bool,
-    /// A candidate is complete, or the prompt was blocked and there will be none.
-    pub is_complete: bool,
+    /// The prompt was blocked, and there will be no candidate.
+    pub is_blocked: bool,
 }
 
 impl Found {
-    pub(super) fn of(text: &str) -> Result<Self, NotAnObject> {
+    /// Notes in `candidates` which ones are complete.
+    pub(super) fn of(text: &str, candidates: &mut Choices) -> Result<Self, NotAnObject> {
         let mut found = Self::default();
         each_member(text, |member| match member.key.as_ref() {
             _ if member.is_null() => {}
             "usageMetadata" => found.usage = wire::usage(member.value),
             "responseId" => found.request_id = serde_json::from_str(member.value).ok(),
             "error" => found.is_error = true,
-            "candidates" => found.is_complete |= has_finish_reason(member.value),
-            "promptFeedback" => found.is_complete |= has_member(member.value, "blockReason"),
+            "candidates" => candidates.take(member.value, "finishReason", wire::is_reason),
+            "promptFeedback" => found.is_blocked |= has_member(member.value, "blockReason"),
             _ => {}
         })?;
         Ok(found)
     }
-}
-
-fn has_finish_reason(candidates: &str) -> bool {
-    let candidates: Vec<&RawValue> = serde_json::from_str(candidates).unwrap_or_default();
-    candidates.iter().any(|candidate| has_member(candidate.get(), "finishReason"))
 }
 
 /// Whether `object` has this member, with a word that says something.

@@ -6,6 +6,7 @@ use inferq_common::{error::ErrorClass, usage::Usage};
 
 use super::{classify, convert::Found, wire::WireError};
 use crate::{
+    choices::Choices,
     error::{VendorError, shorten},
     framing::Frame,
     remote::Follow,
@@ -13,7 +14,7 @@ use crate::{
 
 /// Follows one stream of `streamGenerateContent`, as events or as the elements of a list.
 ///
-/// There is no terminator: the answer is complete when a candidate has said why it ended, and over
+/// There is no terminator: the answer is complete when its candidates have said why they ended, and over
 /// when the connection is. Usage is cumulative: the last one counts.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -21,7 +22,8 @@ pub(crate) struct Reader {
     advice: &'static str,
     usage: Usage,
     request_id: Option<String>,
-    is_complete: bool,
+    candidates: Choices,
+    is_blocked: bool,
     is_over: bool,
 }
 
@@ -31,7 +33,8 @@ impl Reader {
             advice,
             usage: Usage::default(),
             request_id: None,
-            is_complete: false,
+            candidates: Choices::default(),
+            is_blocked: false,
             is_over: false,
         }
     }
@@ -59,7 +62,8 @@ impl Follow for Reader {
         if part.trim_ascii().is_empty() || part.trim_ascii() == b"[DONE]" {
             return Ok(None);
         }
-        let found = std::str::from_utf8(&part).ok().and_then(|text| Found::of(text).ok());
+        let text = std::str::from_utf8(&part).ok();
+        let found = text.and_then(|text| Found::of(text, &mut self.candidates).ok());
         let Some(found) = found else {
             return Err(self.no_object(&part, now));
         };
@@ -71,7 +75,7 @@ impl Follow for Reader {
             return Err(self.with_usage(classify::in_stream(&document, self.advice, now)));
         }
         self.request_id = found.request_id.or(self.request_id.take());
-        self.is_complete |= found.is_complete;
+        self.is_blocked |= found.is_blocked;
         Ok(Some(part))
     }
 
@@ -81,7 +85,7 @@ impl Follow for Reader {
 
     fn end(&mut self) -> Result<(), VendorError> {
         self.is_over = true;
-        if self.is_complete {
+        if self.is_blocked || self.candidates.have_ended() {
             return Ok(());
         }
         let message = "the vendor's stream ended before the answer was complete";

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Flavor, classify, convert::read_usage, wire::WireError};
 use crate::{
+    choices::Choices,
     error::{VendorError, shorten},
     framing::Frame,
     remote::Follow,
@@ -20,6 +21,7 @@ pub(crate) struct Reader {
     flavor: &'static Flavor,
     route: Route,
     usage: Usage,
+    choices: Choices,
     state: State,
 }
 
@@ -35,7 +37,8 @@ enum State {
 
 impl Reader {
     pub(crate) fn new(flavor: &'static Flavor, route: Route) -> Self {
-        Self { flavor, route, usage: Usage::default(), state: State::Open }
+        let (usage, choices) = (Usage::default(), Choices::default());
+        Self { flavor, route, usage, choices, state: State::Open }
     }
 }
 
@@ -94,22 +97,20 @@ impl Reader {
     /// A chunk of a chat completion or a completion.
     fn chat_chunk(&mut self, event: &[u8]) -> Result<Option<WireError>, NotAChunk> {
         let text = std::str::from_utf8(event).map_err(|_| NotAChunk)?;
-        let (mut finished, mut error) = (false, false);
+        let mut error = false;
         each_member(text, |member| match member.key.as_ref() {
             _ if member.is_null() => {}
             "usage" => self.usage = read_usage(self.flavor, self.route, Some(member.value)),
             "error" => error = true,
             "object" => error |= member.value == r#""error""#,
-            "choices" => finished |= has_finish_reason(member.value),
+            "choices" => self.choices.take(member.value, "finish_reason", is_reason),
             _ => {}
         })
         .map_err(|_| NotAChunk)?;
         if error {
             return Ok(Some(error_in(text)));
         }
-        if finished {
-            self.state = State::Answered;
-        }
+        self.state = if self.choices.have_ended() { State::Answered } else { State::Open };
         Ok(None)
     }
 
@@ -163,19 +164,9 @@ fn response_usage(flavor: &Flavor, response: Option<&str>) -> Usage {
     found.map(|()| usage).unwrap_or_default()
 }
 
-/// Whether a choice says why it ended; self-hosted servers leave the reason empty at times.
-fn has_finish_reason(choices: &str) -> bool {
-    let choices: Vec<&serde_json::value::RawValue> =
-        serde_json::from_str(choices).unwrap_or_default();
-    choices.iter().any(|choice| {
-        let mut finished = false;
-        let read = each_member(choice.get(), |member| {
-            finished |= member.key == "finish_reason"
-                && member.value.len() > r#""""#.len()
-                && !member.is_null();
-        });
-        read.is_ok() && finished
-    })
+/// Whether this is a reason to end; self-hosted servers leave it empty at times.
+fn is_reason(value: &str) -> bool {
+    !matches!(value, "null" | r#""""#)
 }
 
 #[cfg(test)]

@@ -41,6 +41,17 @@ fn a_chat_stream_without_its_end_was_cut() {
 }
 
 #[test]
+fn a_stream_of_two_choices_is_cut_until_both_have_ended() {
+    let other = r#"{"choices":[{"index":1,"delta":{"content":"b"},"finish_reason":null}]}"#;
+    let stop = r#"{"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}"#;
+    let cut = error(Route::ChatCompletions, &[WORD, other, STOP]);
+    assert_eq!(cut.class(), ErrorClass::Transient);
+    assert_eq!(read(Route::ChatCompletions, &[WORD, other, STOP, stop]).0, 4);
+    assert!(read(Route::ChatCompletions, &[WORD, other, STOP, stop]).1.is_ok());
+    assert!(read(Route::ChatCompletions, &[WORD, other, STOP, "[DONE]"]).1.is_ok());
+}
+
+#[test]
 fn an_error_in_a_chat_stream_ends_it() {
     for (event, class, message) in [
         (
