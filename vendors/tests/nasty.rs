@@ -16,7 +16,7 @@ use inferq_common::{clock::SystemClock, config::VendorConfig, error::ErrorClass,
 use inferq_vendors::{Adapter as _, Chunk, VendorError, openai, remote::http::Clients};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     time::Instant,
 };
@@ -54,6 +54,21 @@ async fn nobody_listens() {
     assert_error(&error, ErrorClass::Transient, "refused the connection: nothing listens there");
     assert!(error.to_string().starts_with(&address.to_string()), "{error}");
     assert!(!format!("{error:?}{adapter:?}").contains("secret"), "{error:?} {adapter:?}");
+}
+
+#[tokio::test]
+async fn nobody_takes_the_connection() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    // The kernel answers for as many as may wait, and one more.
+    let waiting = [TcpStream::connect(address).await, TcpStream::connect(address).await];
+    assert!(waiting.iter().all(Result::is_ok));
+    let adapter =
+        adapter(&format!("http://{address}/v1"), |config| config.connect_timeout_ms = 100);
+    let error = soon(adapter.call(&call(CHAT))).await.unwrap_err();
+    assert_error(&error, ErrorClass::Transient, "did not take a connection within 100ms");
 }
 
 #[tokio::test]
@@ -350,7 +365,9 @@ async fn a_configured_proxy_is_asked_for_the_vendor_s_address() {
         config.proxy = Some(format!("http://{}", proxy.address).parse().unwrap());
     });
     let error = soon(adapter.call(&call(CHAT))).await.unwrap_err();
-    assert_eq!(error.class(), ErrorClass::Transient);
+    assert_eq!(error.class(), ErrorClass::Transient, "it speaks no TLS");
+    let head = &proxy.requests()[1].head;
+    assert!(head.starts_with("CONNECT vendor.invalid:443 HTTP/1.1"), "{head}");
 }
 
 #[tokio::test]

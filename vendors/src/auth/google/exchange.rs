@@ -52,7 +52,8 @@ struct ImpersonationAnswer {
     expire_time: DateTime<Utc>,
 }
 
-/// Speaks to token endpoints, within the limits and over the proxy of a vendor's settings.
+/// Speaks to token endpoints, within the limits and over the proxy of a vendor's settings. What
+/// speaks plain HTTP is on the machine itself or its host, where no proxy leads.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub clients: Clients,
@@ -256,7 +257,9 @@ impl Exchange {
         mut headers: HeaderMap,
         body: Bytes,
     ) -> Result<Vec<u8>, VendorError> {
-        let http = self.clients.http(&url, &self.config).map_err(refused)?;
+        let proxy = self.config.proxy.clone().filter(|_| url.scheme() != "http");
+        let config = VendorConfig { proxy, ..self.config.clone() };
+        let http = self.clients.http(&url, &config).map_err(refused)?;
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         let request = Request { method, url, headers, body };
         let answer = http.send(request).await.map_err(while_fetching)?;

@@ -41,7 +41,9 @@ fn of_file(credentials: &Value) -> (tempfile::TempDir, Google) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("credentials.json");
     fs::write(&file, credentials.to_string()).unwrap();
-    let config = VendorConfig { credentials_file: Some(file), ..VendorConfig::default() };
+    // No proxy leads to what speaks plain HTTP.
+    let proxy = Some("http://127.0.0.1:1".parse().unwrap());
+    let config = VendorConfig { credentials_file: Some(file), proxy, ..VendorConfig::default() };
     let google = Google::new(&config, &Clients::default(), None).unwrap();
     (folder, google)
 }
