@@ -79,7 +79,7 @@ fn list(config: &Config, json: bool) -> Result<(), Failure> {
     let rows = entries.map(|(vendor, config)| {
         let models: Vec<&str> = config.models.keys().map(String::as_str).collect();
         let models = if models.is_empty() { "-".to_owned() } else { models.join(", ") };
-        vec![vendor.to_string(), address(&config), credentials(&config).join(", "), models]
+        vec![vendor.to_string(), address(&config), credentials(vendor, &config).join(", "), models]
     });
     let header = ["vendor", "address", "credentials", "models with settings of their own"];
     output::table(&header, rows.collect(), "no vendors")
@@ -89,7 +89,7 @@ fn entry(vendor: Vendor, config: &VendorConfig) -> Value {
     json!({
         "vendor": vendor,
         "base_url": config.base_url.as_ref().map(url::Url::as_str),
-        "credentials": credentials(config),
+        "credentials": credentials(vendor, config),
         "models": config.models.keys().collect::<Vec<_>>(),
     })
 }
@@ -99,7 +99,7 @@ fn address(config: &VendorConfig) -> String {
 }
 
 /// What there is to prove who calls, without telling it.
-fn credentials(config: &VendorConfig) -> Vec<String> {
+fn credentials(vendor: Vendor, config: &VendorConfig) -> Vec<String> {
     let n_keys = usize::from(config.api_key.is_some()) + config.api_keys.len();
     let keys = match n_keys {
         0 => None,
@@ -110,13 +110,21 @@ fn credentials(config: &VendorConfig) -> Vec<String> {
         (config.access_key_id.is_some(), "AWS access key"),
         (config.profile.is_some(), "AWS profile"),
         (config.service_account.is_some(), "service account"),
+        (config.credentials_file.is_some(), "credentials file"),
         (config.client_secret.is_some(), "Entra client"),
         (config.federated_token_file.is_some(), "Entra workload"),
         (config.managed_identity == Some(true), "managed identity"),
     ];
     let named = named.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.to_owned());
     let found: Vec<String> = keys.into_iter().chain(named).collect();
-    if found.is_empty() { vec!["none configured".to_owned()] } else { found }
+    if !found.is_empty() {
+        return found;
+    }
+    vec![match vendor {
+        // AWS's and Google's own places are looked through when a call is made.
+        Vendor::Bedrock | Vendor::VertexAi => "what this machine has, if any".to_owned(),
+        _ => "none configured".to_owned(),
+    }]
 }
 
 /// The shortest request there is, in the vendor's own format.
