@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 stories!(
     a_running_job_is_cancelled_and_the_vendor_s_socket_closed,
     a_waiting_job_is_cancelled_before_it_runs,
+    a_queued_job_is_cancelled_before_its_turn_comes,
     an_ended_job_cannot_be_cancelled,
     a_caller_learns_that_its_job_was_cancelled,
 );
@@ -70,6 +71,27 @@ async fn a_waiting_job_is_cancelled_before_it_runs(mode: Mode) {
     assert_eq!((status, &job["status"]), (StatusCode::OK, &json!("cancelled")));
     assert_eq!(platform.attempts(&id).await, Vec::<Value>::new());
     assert!(platform.vendor.calls("later").is_empty());
+}
+
+async fn a_queued_job_is_cancelled_before_its_turn_comes(mode: Mode) {
+    let platform = Platform::start_with(mode, &[("INFERQ__WORKER__CONCURRENCY", "1")]).await;
+    // One place in all.
+    if let Some(other) = platform.workers.get(1) {
+        other.stop().await;
+    }
+    let blocker = platform.submit(&chat("blocker", &json!({"delay_ms": 60_000}))).await;
+    eventually("the blocker to run", async || platform.vendor.calls("blocker").first().cloned())
+        .await;
+    let behind = platform.submit(&chat("behind", &json!({}))).await;
+    let (status, job) = cancel(&platform, &behind).await;
+    assert_eq!((status, &job["status"]), (StatusCode::OK, &json!("cancelled")));
+    cancel(&platform, &blocker).await;
+    // In the same lane, so that the message of the cancelled one came first.
+    let last = platform.submit(&chat("last", &json!({}))).await;
+    platform.reaches(&last, "succeeded").await;
+    assert!(platform.vendor.calls("behind").is_empty());
+    assert_eq!(platform.attempts(&behind).await, Vec::<Value>::new());
+    assert_eq!(platform.job(&behind).await["status"], "cancelled");
 }
 
 async fn an_ended_job_cannot_be_cancelled(mode: Mode) {

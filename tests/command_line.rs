@@ -11,13 +11,14 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
     path::Path,
-    process::Output,
+    process::{Output, Stdio},
 };
 
 use harness::{Mode, Platform, chat, echo, eventually, process, receiver::Receiver};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 /// What a command said and how it ended.
 #[derive(Debug)]
@@ -137,6 +138,44 @@ fn a_port_that_is_taken_is_named() {
     for role in ["api", "worker"] {
         run(folder.path(), &servers, &[role, "--listen", &address]).refused(71, &words);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dev_prints_is_all_that_a_first_request_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = tokio::process::Command::from(process::command(&BTreeMap::new()))
+        .current_dir(folder.path())
+        .args(["dev", "--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(dev.stdout.take().unwrap()).lines();
+    // Up to the end of the request's body.
+    let mut printed = String::new();
+    while !printed.ends_with("}'\n") {
+        let line = lines.next_line().await.unwrap();
+        printed.push_str(&line.expect("it prints a request before it ends"));
+        printed.push('\n');
+    }
+    let between = |start: &str, end: &str| {
+        let (_, rest) = printed.split_once(start).unwrap_or_else(|| panic!("{start}: {printed}"));
+        rest.split_once(end).unwrap().0.to_owned()
+    };
+    assert!(printed.contains("Callbacks may reach this machine (loopback)"), "{printed}");
+    let url = between("curl -s ", " ");
+    assert!(url.starts_with(&between("inferq is ready at ", "\n")), "{printed}");
+    let key = between("-H 'x-api-key: ", "'");
+    assert_eq!(key, between("API key:     ", "\n"));
+    let body = between("-d '", "'");
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::builder().build().unwrap();
+    let request = http.post(url).header("x-api-key", key);
+    let answer = request.header("content-type", "application/json").body(body).send().await;
+    let answer: Value = answer.unwrap().json().await.unwrap();
+    assert_eq!(answer["response"], json!({"hello": "world"}));
+    dev.kill().await.unwrap();
 }
 
 #[test]

@@ -5,9 +5,11 @@ use std::{sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use inferq_common::{
     broker::{AHEAD_PATIENCE, Event, MAX_AHEAD},
+    config::Config,
     error::ErrorClass,
     id::{InstanceId, JobId},
     job::{AttemptOutcome, JobStatus, Priority},
+    vendor::Vendor,
 };
 use inferq_vendors::scripted::Scripted;
 use tokio::time::{Instant, sleep, timeout};
@@ -26,6 +28,43 @@ async fn a_job_runs_and_its_result_is_stored() {
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0].instance, Some(worker.instance.id()));
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_twice_runs_its_job_once() {
+    let platform = Platform::start().await;
+    let worker = platform.worker().await;
+    let job = platform.add("waits", |_| {}).await;
+    platform.publish(&job);
+    platform.vendor.has_open(1).await;
+    platform.publish(&job);
+    // Behind the second one in the lane: when it has run, that one was taken.
+    let next = platform.submit("echo", |_| {}).await;
+    platform.reaches(next, JobStatus::Succeeded).await;
+    platform.vendor.open_gate();
+    platform.reaches(job.id, JobStatus::Succeeded).await;
+    platform.publish(&job);
+    worker.stop().await;
+    assert_eq!(platform.vendor.calls_of(job.id).len(), 1);
+    assert_eq!(platform.attempts(job.id).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_takes_jobs_of_the_vendors_it_is_for() {
+    let platform = Platform::start().await;
+    let of = |vendor| move |config: &mut Config| config.worker.vendors = vec![vendor];
+    let other = platform.worker_with(of(Vendor::Anthropic)).await;
+    let id = platform.submit("echo", |_| {}).await;
+    while platform.depth().await == 0 {
+        tokio::task::yield_now().await;
+    }
+    other.stop().await;
+    assert_eq!(platform.find(id).await.0.status, JobStatus::Queued);
+    assert_eq!(platform.depth().await, 1, "its message waits for a worker of its vendor");
+
+    let own = platform.worker_with(of(Vendor::OpenAi)).await;
+    platform.reaches(id, JobStatus::Succeeded).await;
+    own.stop().await;
 }
 
 #[tokio::test]
