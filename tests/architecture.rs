@@ -69,7 +69,7 @@ fn operators_are_told_of_every_metric() {
     let names = fs::read_to_string(root().join("common/src/telemetry/mod.rs")).unwrap();
     let manual = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let names: Vec<_> = names.split('"').filter(|text| text.starts_with("inferq_")).collect();
-    assert!(names.len() > 20, "they were found: {names:?}");
+    assert!(names.len() > 10, "they were found: {names:?}");
     for name in names {
         assert!(manual.contains(&format!("`{name}`")), "docs/operations.md lacks {name}");
     }

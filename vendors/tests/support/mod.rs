@@ -131,7 +131,7 @@ async fn read_request(socket: &mut TcpStream) -> Option<Request> {
     let (first, headers) = head.split_once("\r\n")?;
     let mut request =
         Request { head: format!("{first}\r\n{}", lower_names(headers)), body: String::new() };
-    let length: usize = request.header("content-length")?.parse().ok()?;
+    let length: usize = request.header("content-length").unwrap_or("0").parse().ok()?;
     let mut body = bytes.split_off(head_end + 4);
     while body.len() < length {
         if socket.read_buf(&mut body).await.ok()? == 0 {
