@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use inferq_api::{Api, Waiters};
+use inferq_api::{Api, UpstreamModels, Waiters};
 use inferq_common::{
     account::{self, ApiKey, KeyHash},
     broker::{self, SharedBroker},
@@ -290,6 +290,7 @@ impl Platform {
             instance: self.instance.clone(),
             waiters,
             config: self.config.api.clone(),
+            upstream: UpstreamModels::of(&self.config),
             guard: Guard::new(self.config.callbacks.allow_networks.clone()),
             master_keys: Arc::clone(&self.master_keys),
             clock: Arc::clone(&self.clock),

@@ -26,6 +26,7 @@ pub mod terms;
 #[cfg(test)]
 mod testing;
 mod twin;
+mod upstream;
 pub mod waiters;
 mod waiting;
 
@@ -48,6 +49,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 pub use self::{
     server::{serve, serve_operators},
     state::AppState,
+    upstream::UpstreamModels,
     waiters::Waiters,
 };
 
@@ -63,6 +65,7 @@ pub struct Api {
     /// [`Waiters::take`].
     pub waiters: Waiters,
     pub config: ApiConfig,
+    pub upstream: UpstreamModels,
     pub guard: Guard,
     /// They seal what clients store.
     pub master_keys: Arc<MasterKeys>,

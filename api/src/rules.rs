@@ -14,6 +14,7 @@ use inferq_common::{
 use serde_json::{json, value::RawValue};
 
 use crate::{
+    UpstreamModels,
     error::ApiError,
     extract::{Fault, read},
 };
@@ -85,6 +86,7 @@ pub(crate) fn args_stream(args: &Json) -> bool {
 /// # Errors
 /// If the vendor could make nothing of the arguments.
 pub(crate) fn args_fit(
+    upstream: &UpstreamModels,
     model: &ModelName,
     args: &Json,
     route: Option<Route>,
@@ -92,7 +94,7 @@ pub(crate) fn args_fit(
     if model.is_built_in() {
         return Ok(None);
     }
-    choose(model.vendor, &model.name, args.as_str(), route).map(Some).map_err(Fault::value)
+    choose(model.vendor, upstream.name(model), args.as_str(), route).map(Some).map_err(Fault::value)
 }
 
 /// # Errors

@@ -36,7 +36,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::{Api, AppState, Waiters, routes};
+use crate::{Api, AppState, UpstreamModels, Waiters, routes};
 
 /// Nothing in a test takes this long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -196,6 +196,7 @@ impl TestApi {
             instance,
             waiters: Waiters::new(),
             config,
+            upstream: UpstreamModels::default(),
             guard: Guard::new(Vec::new()),
             master_keys: Arc::new(master_keys),
             clock,

@@ -9,6 +9,7 @@ use inferq_common::{
 };
 
 use crate::{
+    UpstreamModels,
     error::ApiError,
     extract::{Members, Payload, Problems, Share, read},
     registered::Given,
@@ -61,10 +62,10 @@ impl Request {
         let retries = options.optional("x-num-retries", &mut problems, rules::num_retries);
         let cancel_on_disconnect =
             options.optional("x-cancel-on-disconnect", &mut problems, read::boolean);
-        let model = model.clone();
+        let (model, upstream) = (model.clone(), state.upstream.clone());
         let share = payload.share.take();
         let (args, stream) = rules::off_thread_if_large(payload.bytes.len(), move || {
-            args(&payload, &model, route, problems)
+            args(&upstream, &payload, (&model, route), problems)
         })
         .await?;
         let default = Limits::default();
@@ -101,9 +102,9 @@ fn options(headers: &HeaderMap) -> Members<'static> {
 
 /// The body without `stream`, as it is spelt, and what `stream` said.
 fn args(
+    upstream: &UpstreamModels,
     payload: &Payload,
-    model: &ModelName,
-    route: Option<Route>,
+    (model, route): (&ModelName, Option<Route>),
     mut problems: Problems,
 ) -> Result<(Json, bool), ApiError> {
     let body = problems.with(payload.members(&["stream"]))?;
@@ -112,8 +113,8 @@ fn args(
     let text = if body.get("stream").is_some() { without_stream(text) } else { text.to_owned() };
     let args = Json::parse(text).map_err(ApiError::internal)?;
     if problems.is_empty() {
-        let fits =
-            rules::not_too_deep(args.raw()).and_then(|()| rules::args_fit(model, &args, route));
+        let fits = rules::not_too_deep(args.raw())
+            .and_then(|()| rules::args_fit(upstream, model, &args, route));
         match fits {
             Err(fault) => problems.add(vec!["body".into()], fault, Some(args.raw())),
             Ok(route) if stream => {

@@ -103,7 +103,7 @@ impl Request {
         if problems.is_empty()
             && let Some(model) = &model
         {
-            match rules::args_fit(model, &args, route) {
+            match rules::args_fit(&state.upstream, model, &args, route) {
                 Err(fault) => problems.add(body.loc("args"), fault, body.get("args")),
                 Ok(route) if stream => {
                     if let Err(fault) = rules::can_stream(model, route) {

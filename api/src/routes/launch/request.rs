@@ -153,7 +153,8 @@ impl Request {
             rules::ready(model)?;
         }
         let route = model.and_then(Model::route);
-        let chosen = rules::args_fit(&endpoint.model, &self.args, route).map_err(|fault| {
+        let chosen = rules::args_fit(&state.upstream, &endpoint.model, &self.args, route);
+        let chosen = chosen.map_err(|fault| {
             let loc = vec!["body".into(), "args".into()];
             ApiError::Invalid(vec![fault.at(loc, Some(self.args.raw()))])
         })?;
