@@ -6,6 +6,7 @@ mod command;
 mod exit;
 mod output;
 mod platform;
+mod stop;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -28,15 +28,17 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::info;
 use url::Url;
 
-use crate::exit::{Failure, code};
+use crate::{
+    exit::{Failure, code},
+    stop::until_told,
+};
 
 /// How long a start waits for a store that is still starting itself.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
@@ -323,67 +325,6 @@ fn handlers(waiters: &Waiters, running: &Running) -> Handlers {
     Handlers {
         job_event: Arc::new(move |event| waiters.take(event)),
         cancel: Arc::new(move |job, attempt| running.cancel(job, attempt)),
-    }
-}
-
-/// Waits for a signal, or for a part that ends by itself, then stops the parts in their order.
-async fn until_told(
-    fronts: &mut JoinSet<std::io::Result<()>>,
-    backs: &mut JoinSet<()>,
-    api_stop: &Shutdown,
-    worker_stop: &Shutdown,
-) -> Result<(), Failure> {
-    let mut signals = Signals::new()?;
-    let mut result = Ok(());
-    tokio::select! {
-        () = signals.next() => info!("stopping; a second signal stops at once"),
-        Some(ended) = fronts.join_next() => result = Err(part_ended(&ended)),
-        Some(ended) = backs.join_next() => result = Err(part_ended(&ended)),
-    }
-    let in_order = async {
-        api_stop.soft.cancel();
-        while fronts.join_next().await.is_some() {}
-        worker_stop.soft.cancel();
-        while backs.join_next().await.is_some() {}
-    };
-    let hard = async {
-        signals.next().await;
-        warn!("stopping at once");
-        api_stop.hard.cancel();
-        worker_stop.hard.cancel();
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = in_order => {}
-        () = hard => {}
-    }
-    result
-}
-
-fn part_ended(ended: &dyn std::fmt::Debug) -> Failure {
-    error!(?ended, "a part of this process ended by itself");
-    Failure::new(code::INTERNAL, "a part of this process ended by itself; its log says more")
-}
-
-/// SIGINT and SIGTERM.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
 
