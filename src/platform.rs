@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use inferq_api::{Api, UpstreamModels, Waiters};
+use inferq_api::{Api, Rooms, UpstreamModels, Waiters};
 use inferq_common::{
     account::{self, ApiKey, KeyHash},
     broker::{self, SharedBroker},
@@ -22,7 +22,7 @@ use inferq_common::{
     telemetry,
 };
 use inferq_vendors::Registry;
-use inferq_worker::{Running, Worker};
+use inferq_worker::{Intake, Running, Worker};
 use ipnet::IpNet;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::{ExposeSecret, SecretString};
@@ -212,11 +212,13 @@ impl Platform {
     pub async fn run(mut self) -> Result<(), Failure> {
         let (api_stop, worker_stop) = (Shutdown::new(), Shutdown::new());
         let waiters = Waiters::default();
+        let rooms = Rooms::default();
         let running = Running::default();
+        let intake = Intake::default();
         let hub = InboxHub::start(
             Arc::clone(&self.broker),
             self.instance.clone(),
-            handlers(&waiters, &running),
+            handlers((&waiters, &rooms), (&running, &intake)),
             worker_stop.clone(),
         );
         let mut fronts = JoinSet::new();
@@ -229,12 +231,12 @@ impl Platform {
         });
         backs.spawn(self.sweeper().run(worker_stop.clone()));
         if self.roles.worker {
-            backs.spawn(inferq_worker::run(self.worker(running), worker_stop.clone()));
+            backs.spawn(inferq_worker::run(self.worker(running, intake), worker_stop.clone()));
         }
         if let Some((listener, _)) = self.listener.take() {
             let stop = api_stop.clone();
             if self.roles.api {
-                let api = self.api(waiters);
+                let api = self.api(waiters, rooms);
                 fronts.spawn(async move { inferq_api::serve(api, listener, stop).await });
             } else {
                 let router = inferq_api::routes::health::operator_router(
@@ -266,7 +268,7 @@ impl Platform {
         }
     }
 
-    fn worker(&self, running: Running) -> Worker {
+    fn worker(&self, running: Running, intake: Intake) -> Worker {
         Worker {
             store: Arc::clone(&self.store),
             broker: Arc::clone(&self.broker),
@@ -274,6 +276,7 @@ impl Platform {
             path: self.path.clone(),
             instance: self.instance.clone(),
             running,
+            intake,
             registry: self.registry.clone(),
             credentials: self.credentials.clone(),
             config: self.config.worker.clone(),
@@ -283,7 +286,7 @@ impl Platform {
         }
     }
 
-    fn api(&self, waiters: Waiters) -> Api {
+    fn api(&self, waiters: Waiters, rooms: Rooms) -> Api {
         Api {
             store: Arc::clone(&self.store),
             broker: Arc::clone(&self.broker),
@@ -291,6 +294,7 @@ impl Platform {
             path: self.path.clone(),
             instance: self.instance.clone(),
             waiters,
+            rooms,
             config: self.config.api.clone(),
             upstream: UpstreamModels::of(&self.config),
             guard: Guard::new(self.config.callbacks.allow_networks.clone()),
@@ -320,11 +324,17 @@ impl Platform {
     }
 }
 
-fn handlers(waiters: &Waiters, running: &Running) -> Handlers {
-    let (waiters, running) = (waiters.clone(), running.clone());
+/// What the inbox hands to the api and to the worker.
+fn handlers(api: (&Waiters, &Rooms), worker: (&Running, &Intake)) -> Handlers {
+    let (waiters, rooms) = (api.0.clone(), api.1.clone());
+    let (running, intake) = (worker.0.clone(), worker.1.clone());
     Handlers {
-        job_event: Arc::new(move |event| waiters.take(event)),
+        job_event: Arc::new(move |event| {
+            rooms.note(&event);
+            waiters.take(event);
+        }),
         cancel: Arc::new(move |job, attempt| running.cancel(job, attempt)),
+        lent: Arc::new(move |event| intake.take(event)),
     }
 }
 

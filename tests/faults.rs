@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 enum Repeats {
     /// Nothing: nobody who runs jobs has died.
     None,
+    /// Nothing was called twice; but what was lent to a worker may have come back before it began, which
+    /// counts as an attempt.
+    Loans,
     /// What was in flight when a process was killed, or the store.
     InFlightAt(Instant),
 }
@@ -109,6 +112,65 @@ mod distributed {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_worker_killed_with_loans_loses_nothing_and_holds_up_no_later_call() {
+        let platform = Platform::start(Mode::Distributed).await;
+        let receiver = Receiver::start().await;
+        let killed = OnceCell::new();
+        let jobs = call_while(&platform, &receiver, 200, async || {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            platform.workers[0].kill();
+            killed.set(Instant::now()).unwrap();
+        })
+        .await;
+        assert_eq!(jobs.len(), 200, "the apis take calls whatever becomes of workers");
+        let repeats = Repeats::InFlightAt(*killed.get().unwrap());
+        assert_all_ended_once(&platform, 200, &jobs, &receiver, repeats).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_api_killed_with_loans_loses_nothing() {
+        let platform = Platform::start(Mode::Distributed).await;
+        let receiver = Receiver::start().await;
+        let jobs = call_while(&platform, &receiver, 200, async || {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            platform.fronts[0].kill();
+        })
+        .await;
+        assert!(jobs.len() >= 198, "the other api took only {} jobs", jobs.len());
+        assert_all_ended_once(&platform, 200, &jobs, &receiver, Repeats::Loans).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn loans_nobody_could_tell_of_are_found_by_their_workers() {
+        let mut rabbitmq = rabbitmq::Server::start().await;
+        let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;
+        let receiver = Receiver::start().await;
+        let before = call_while(&platform, &receiver, 20, async || ()).await;
+        rabbitmq.stop().await;
+        // The workers have room, and neither they nor the apis live to see the broker again.
+        let bodies: Vec<Value> =
+            (0..8).map(|number| chat(&format!("lent-{number}"), &json!({}))).collect();
+        let calls = bodies.iter().map(|body| platform.try_infer(body, "wait=1"));
+        let mut jobs = before;
+        for (number, answer) in futures::future::join_all(calls).await.into_iter().enumerate() {
+            let answer = answer.unwrap();
+            assert_eq!(answer.status(), 202, "nobody can be told");
+            let id = answer.headers()["x-job-id"].to_str().unwrap().to_owned();
+            jobs.insert(format!("lent-{number}"), id);
+        }
+        platform.fronts[0].kill();
+        platform.fronts[1].kill();
+        rabbitmq.start_again().await;
+        platform.fronts[1].start_again();
+        platform.fronts[1].is_ready().await;
+        for (name, id) in &jobs {
+            let job = platform.ends(id).await;
+            assert_eq!(job["status"], "succeeded", "{name}: {job}");
+            assert_eq!(platform.vendor.calls(name).len(), 1, "{name}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn an_api_killed_before_it_published_loses_nothing() {
         let mut rabbitmq = rabbitmq::Server::start().await;
         let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;
@@ -181,6 +243,20 @@ mod distributed {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn rabbitmq_restarted_amid_calls_that_wait_loses_nothing() {
+        let mut rabbitmq = rabbitmq::Server::start().await;
+        let platform = platform_on(&postgres::fresh_database().await, &rabbitmq.url()).await;
+        let receiver = Receiver::start().await;
+        let jobs = call_while(&platform, &receiver, 200, async || {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            rabbitmq.restart().await;
+        })
+        .await;
+        assert_eq!(jobs.len(), 200, "calls are accepted while the broker is down");
+        assert_all_ended_once(&platform, 200, &jobs, &receiver, Repeats::Loans).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn postgres_restarted_under_load_loses_nothing() {
         let postgres = postgres::Server::start().await;
         let platform = platform_on(&postgres.url(), &rabbitmq::virtual_host().await).await;
@@ -200,7 +276,12 @@ mod distributed {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_job_that_is_stored_late_does_not_miss_its_message() {
         let database = postgres::fresh_database().await;
-        let platform = platform_on(&database, &rabbitmq::virtual_host().await).await;
+        let settings = BTreeMap::from([
+            ("INFERQ__DATABASE__URL".to_owned(), database.clone()),
+            ("INFERQ__BROKER__URL".to_owned(), rabbitmq::virtual_host().await),
+            ("INFERQ__WORKER__LEND_PLACES".to_owned(), "false".to_owned()),
+        ]);
+        let platform = Platform::start_on(Mode::Distributed, settings).await;
         // A message goes ahead where the job before was stored at once: at each api.
         for number in 0..2 {
             let answer = platform.infer(&chat(&format!("prompt-{number}"), &json!({}))).await;
@@ -231,11 +312,41 @@ mod distributed {
     }
 
     /// Submits jobs one after the other while `trouble` happens; answers those that were accepted.
-    ///
-    /// A submit that got no 202 is not repeated, so each name stands for at most one accepted job.
     async fn submit_while(
         platform: &Platform,
         receiver: &Receiver,
+        n_jobs: usize,
+        trouble: impl AsyncFnOnce(),
+    ) -> BTreeMap<String, String> {
+        post_while(platform, receiver, "respond-async", n_jobs, trouble).await
+    }
+
+    /// The same with calls that wait, and so are lent to workers as they are stored.
+    async fn call_while(
+        platform: &Platform,
+        receiver: &Receiver,
+        n_jobs: usize,
+        trouble: impl AsyncFnOnce(),
+    ) -> BTreeMap<String, String> {
+        let jobs = post_while(platform, receiver, "wait=5", n_jobs, trouble).await;
+        let mut n_lent = 0.0;
+        for process in &platform.fronts {
+            let url = format!("http://{}/metrics", process.listen);
+            let Ok(answer) = platform.http.get(url).send().await else { continue };
+            let text = answer.text().await.unwrap();
+            let lent = text.lines().find(|line| line.starts_with("inferq_jobs_lent_total{"));
+            n_lent += lent.map_or(0.0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap());
+        }
+        assert!(n_lent > 10.0, "only {n_lent} jobs were lent");
+        jobs
+    }
+
+    /// A post that got neither 200 nor 202 is not repeated, so each name stands for at most one accepted
+    /// job.
+    async fn post_while(
+        platform: &Platform,
+        receiver: &Receiver,
+        prefer: &str,
         n_jobs: usize,
         trouble: impl AsyncFnOnce(),
     ) -> BTreeMap<String, String> {
@@ -245,12 +356,12 @@ mod distributed {
                 let name = format!("job-{number}");
                 let mut body = chat(&name, &json!({"delay_ms": 20}));
                 body["callback_url"] = receiver.url(&format!("ok/{name}")).into();
-                let answer = platform.try_submit(&body).await;
+                let answer = platform.try_infer(&body, prefer).await;
                 let Ok(answer) = answer else { continue };
                 match answer.status().as_u16() {
-                    202 => {
-                        let job: Value = answer.json().await.unwrap();
-                        accepted.insert(name, job["id"].as_str().unwrap().to_owned());
+                    200 | 202 => {
+                        let id = answer.headers()["x-job-id"].to_str().unwrap().to_owned();
+                        accepted.insert(name, id);
                     }
                     503 => {
                         assert!(answer.headers().contains_key("retry-after"));
@@ -304,6 +415,7 @@ fn assert_called_as_often_as_allowed(
     assert!((1..=n_attempts).contains(&calls.len()), "{name}: {calls:?}, {n_attempts} attempts");
     match repeats {
         Repeats::None => assert_eq!(n_attempts, 1, "{name}: {calls:?}"),
+        Repeats::Loans => assert_eq!(calls.len(), 1, "{name}: {n_attempts} attempts"),
         Repeats::InFlightAt(killed) => {
             assert!(n_attempts <= 2, "{name}: one process was killed once, {n_attempts} attempts");
             for lost in &calls[..calls.len() - 1] {

@@ -75,6 +75,7 @@ fn tell(state: &AppState, job: &Job, ran_at: Option<InstanceId>) {
         result: None,
         times: None,
         chunks: 0,
+        room: None,
     };
     state.waiters.take(ended.clone());
     let mut events = Vec::with_capacity(2);

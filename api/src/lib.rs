@@ -11,10 +11,12 @@ mod credential;
 pub mod error;
 pub mod extract;
 mod held;
+mod loans;
 mod middleware;
 pub mod openapi;
 pub mod paging;
 mod registered;
+mod rooms;
 pub mod routes;
 mod rules;
 pub mod schema;
@@ -47,6 +49,7 @@ use inferq_common::{
 use metrics_exporter_prometheus::PrometheusHandle;
 
 pub use self::{
+    rooms::Rooms,
     server::{serve, serve_operators},
     state::AppState,
     upstream::UpstreamModels,
@@ -64,6 +67,8 @@ pub struct Api {
     /// Callers that wait in this process; its inbox hands each event of a job to
     /// [`Waiters::take`].
     pub waiters: Waiters,
+    /// Workers that jobs may be lent to; its inbox shows each event of a job to [`Rooms::note`].
+    pub rooms: Rooms,
     pub config: ApiConfig,
     pub upstream: UpstreamModels,
     pub guard: Guard,

@@ -17,6 +17,7 @@ use crate::{
     cancel::OnLeave,
     error::{ApiError, Problem},
     extract::{Fault, Problems, Share},
+    loans::{self, Loan},
     state::AppState,
     stream::feed::{BUFFER_BYTES, Feed},
     waiters::Waiter,
@@ -72,7 +73,7 @@ pub struct Placed {
 /// another request. Nothing is stored then.
 pub async fn submit(state: &AppState, mut order: Order) -> Result<Placed, ApiError> {
     let (trace, share) = (order.trace.take(), order.share.take());
-    let purpose = Purpose { remember: true, cancel: false };
+    let purpose = Purpose { waits: false, cancel: false };
     place(state, new_job(state, order), trace, share, purpose).await
 }
 
@@ -87,7 +88,7 @@ pub async fn submit_and_wait(
     let new = new_job(state, order);
     // Registered before anyone can run the job.
     let waiter = state.waiters.register(new.job.id);
-    let purpose = Purpose { remember: false, cancel };
+    let purpose = Purpose { waits: true, cancel };
     let placed = place(state, new, trace, share, purpose).await?;
     // What ends after a repeated request is the first one's job.
     let waiter = if placed.repeated { state.waiters.register(placed.job.id) } else { waiter };
@@ -103,7 +104,7 @@ pub(crate) async fn submit_and_listen(
     let (trace, share) = (order.trace.take(), order.share.take());
     let new = new_job(state, order);
     let feed = state.waiters.listen(new.job.id, BUFFER_BYTES);
-    let purpose = Purpose { remember: false, cancel };
+    let purpose = Purpose { waits: true, cancel };
     let placed = place(state, new, trace, share, purpose).await?;
     let feed =
         if placed.repeated { state.waiters.listen(placed.job.id, BUFFER_BYTES) } else { feed };
@@ -141,14 +142,14 @@ fn new_job(state: &AppState, order: Order) -> NewJob {
         attempt_started_at: None,
         finished_at: None,
     };
-    NewJob { job, args: order.args, idempotency: order.idempotency }
+    NewJob { job, args: order.args, idempotency: order.idempotency, lend_to: None }
 }
 
 /// What a job is made for.
 #[derive(Debug, Clone, Copy)]
 struct Purpose {
-    /// Callers may come later to wait.
-    remember: bool,
+    /// Its caller waits for it; else one may come later to wait.
+    waits: bool,
     /// It is not wanted without its caller.
     cancel: bool,
 }
@@ -164,7 +165,7 @@ async fn place(
     let task = state.tasks.spawn({
         let state = state.clone();
         async move {
-            let placed = store_and_publish(&state, new, trace, purpose.remember).await;
+            let placed = store_and_publish(&state, new, trace, purpose.waits).await;
             drop(share);
             // A caller that has left meanwhile drops what is returned here, and so cancels the job.
             placed.map(|(job, repeated)| {
@@ -179,20 +180,23 @@ async fn place(
 /// The job, and whether an earlier request made it.
 async fn store_and_publish(
     state: &AppState,
-    new: NewJob,
+    mut new: NewJob,
     trace: Option<String>,
-    remember: bool,
+    waits: bool,
 ) -> Result<(Job, bool), ApiError> {
     let job = new.job.clone();
     let is_due = job.run_at.is_none();
+    let loan = if waits && is_due { Loan::of(state, &mut new) } else { None };
     // A repeated request would make no job for the message.
-    let ahead = if is_due && new.idempotency.is_none() && state.path.submits_promptly() {
+    let sole = loan.is_none() && new.idempotency.is_none();
+    let ahead = if is_due && sole && state.path.submits_promptly() {
         state.publisher.publish_ahead(wakeup(&job), trace.clone())
     } else {
         None
     };
-    match state.path.submit(new).await? {
-        Submitted::Added => {}
+    let submitted = state.path.submit(new).await?;
+    match submitted {
+        Submitted::Added | Submitted::Lent => {}
         Submitted::Repeated(first) => {
             wake_again(state, &first, trace);
             return Ok((*first, true));
@@ -205,7 +209,14 @@ async fn store_and_publish(
         "priority" => job.priority.as_str(),
     )
     .increment(1);
-    if remember {
+    if let Some(loan) = loan {
+        if submitted == Submitted::Lent {
+            loans::tell(state, &job, loan, trace);
+            return Ok((job, false));
+        }
+        state.rooms.forget(loan.borrower);
+    }
+    if !waits {
         state.waiters.placed(&job);
     }
     if is_due && ahead.is_none_or(|since| since.elapsed() > MAX_AHEAD) {
@@ -215,7 +226,7 @@ async fn store_and_publish(
 }
 
 /// The message of a job that no attempt has been made at.
-fn wakeup(job: &Job) -> Wakeup {
+pub(crate) fn wakeup(job: &Job) -> Wakeup {
     Wakeup { job_id: job.id, lane: job.lane(), attempt: 0, reply_to: job.reply_to }
 }
 

@@ -36,7 +36,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::{Api, AppState, UpstreamModels, Waiters, routes};
+use crate::{Api, AppState, Rooms, UpstreamModels, Waiters, routes};
 
 /// Nothing in a test takes this long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -195,6 +195,7 @@ impl TestApi {
             broker: Arc::clone(&broker),
             instance,
             waiters: Waiters::new(),
+            rooms: Rooms::default(),
             config,
             upstream: UpstreamModels::default(),
             guard: Guard::new(Vec::new()),
@@ -367,7 +368,7 @@ impl TestApi {
         let Some(Event::Finished { job_id, status, attempt, result, times, .. }) = event else {
             return;
         };
-        let ended = Event::Finished { job_id, status, attempt, result, times, chunks };
+        let ended = Event::Finished { job_id, status, attempt, result, times, chunks, room: None };
         self.state.waiters.take(ended);
     }
 
@@ -421,6 +422,7 @@ fn event(job_id: JobId, attempt: u32, outcome: &Outcome, times: Times) -> Option
         result: Some(result),
         times: Some(times),
         chunks: 0,
+        room: None,
     })
 }
 

@@ -145,7 +145,7 @@ impl Waiters {
     /// Passes an event of a job on to all who wait for its end or read its chunks here.
     pub fn take(&self, event: Event) {
         match event {
-            Event::Finished { job_id, status, attempt, result, times, chunks } => {
+            Event::Finished { job_id, status, attempt, result, times, chunks, room: _ } => {
                 self.end(job_id, &Ended { status, attempt, times, result, chunks });
             }
             Event::Chunks(group) => {
@@ -153,7 +153,7 @@ impl Waiters {
                     ear.chunks(&group);
                 }
             }
-            Event::Cancel { .. } => {}
+            Event::Cancel { .. } | Event::Lent { .. } => {}
         }
     }
 
@@ -245,6 +245,7 @@ mod tests {
             result: None,
             times: None,
             chunks: 0,
+            room: None,
         }
     }
 

@@ -20,17 +20,21 @@ pub type OnJobEvent = Arc<dyn Fn(Event) + Send + Sync>;
 /// Stops an attempt that runs in this process.
 pub type OnCancel = Arc<dyn Fn(JobId, u32) + Send + Sync>;
 
+/// Takes an [`Event::Lent`] for the worker of this process.
+pub type OnLent = Arc<dyn Fn(Event) + Send + Sync>;
+
 /// Who takes the events. A handler is called in the order of arrival, and must neither block nor
 /// panic. One for a part this process does not have ignores what it is given.
 #[derive(Clone)]
 pub struct Handlers {
     pub job_event: OnJobEvent,
     pub cancel: OnCancel,
+    pub lent: OnLent,
 }
 
 impl Default for Handlers {
     fn default() -> Self {
-        Self { job_event: Arc::new(|_| {}), cancel: Arc::new(|_, _| {}) }
+        Self { job_event: Arc::new(|_| {}), cancel: Arc::new(|_, _| {}), lent: Arc::new(|_| {}) }
     }
 }
 
@@ -104,6 +108,7 @@ impl Hub {
                     Some(Event::Cancel { job_id, attempt }) => {
                         (self.handlers.cancel)(job_id, attempt);
                     }
+                    Some(event @ Event::Lent { .. }) => (self.handlers.lent)(event),
                     Some(event @ (Event::Finished { .. } | Event::Chunks(_))) => {
                         (self.handlers.job_event)(event);
                     }
@@ -123,7 +128,7 @@ mod tests {
     use tokio::{sync::mpsc, time::timeout};
 
     use super::*;
-    use crate::{broker::memory::MemoryBroker, job::JobStatus};
+    use crate::{broker::memory::MemoryBroker, job::JobStatus, vendor::Vendor};
 
     fn finished(job_id: JobId) -> Event {
         Event::Finished {
@@ -133,6 +138,7 @@ mod tests {
             result: None,
             times: None,
             chunks: 0,
+            room: None,
         }
     }
 
@@ -161,11 +167,13 @@ mod tests {
         let instance = CurrentInstance::new(InstanceId::new(at));
         let (for_finished, mut seen) = mpsc::unbounded_channel();
         let (for_cancel, mut cancels) = mpsc::unbounded_channel();
+        let (for_lent, mut loans) = mpsc::unbounded_channel();
         let handlers = Handlers {
             job_event: Arc::new(move |event| for_finished.send(event).unwrap()),
             cancel: Arc::new(move |job_id, attempt| {
                 for_cancel.send(Event::Cancel { job_id, attempt }).unwrap();
             }),
+            lent: Arc::new(move |event| for_lent.send(event).unwrap()),
         };
         let hub = InboxHub::start(Arc::clone(&broker), instance.clone(), handlers, Shutdown::new());
 
@@ -173,6 +181,8 @@ mod tests {
         let (end, cancel) = (finished(job_id), Event::Cancel { job_id, attempt: 2 });
         assert_eq!(arrives(&broker, instance.id(), &end, &mut seen).await, end);
         assert_eq!(arrives(&broker, instance.id(), &cancel, &mut cancels).await, cancel);
+        let lent = Event::Lent { job_id, vendor: Vendor::OpenAi, trace: None, claim: None };
+        assert_eq!(arrives(&broker, instance.id(), &lent, &mut loans).await, lent);
 
         let new = InstanceId::new(at + TimeDelta::seconds(1));
         instance.replace(new);

@@ -127,7 +127,7 @@ impl FromStr for Lane {
 }
 
 /// The limits a job runs under; the api checks what clients choose against the constants here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Bounds one attempt; 1 s to 24 h.
     pub timeout: Duration,
@@ -151,7 +151,7 @@ impl Default for Limits {
 }
 
 /// A job as clients and workers know it, without its input and its result.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub id: JobId,
     pub account: AccountId,
@@ -273,6 +273,9 @@ pub struct NewJob {
     /// The arguments for the model.
     pub args: Json,
     pub idempotency: Option<IdempotencyKey>,
+    /// A worker with room for it: if that instance is alive, the job is lent to it as it is stored, running
+    /// its first attempt. Not for a job with `run_at`.
+    pub lend_to: Option<InstanceId>,
 }
 
 /// A client's name for a submit, and what it stands for.

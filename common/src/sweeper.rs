@@ -201,8 +201,15 @@ impl Sweeper {
         }
         let tell = jobs.iter().filter_map(|job| {
             let (job_id, status, attempt) = (job.id, job.status, job.attempt);
-            let event =
-                Event::Finished { job_id, status, attempt, result: None, times: None, chunks: 0 };
+            let event = Event::Finished {
+                job_id,
+                status,
+                attempt,
+                result: None,
+                times: None,
+                chunks: 0,
+                room: None,
+            };
             Some(self.send(job.reply_to?, event))
         });
         // All at once and no longer than this: the broker may be away, and the jobs are in the store.

@@ -204,8 +204,13 @@ impl Platform {
 
     /// Posts a submit, whatever becomes of it.
     pub async fn try_submit(&self, body: &Value) -> reqwest::Result<Response> {
+        self.try_infer(body, "respond-async").await
+    }
+
+    /// Posts an inference with a `Prefer` header, whatever becomes of it.
+    pub async fn try_infer(&self, body: &Value, prefer: &str) -> reqwest::Result<Response> {
         let request = self.request(Method::POST, "/v5/inference");
-        request.header("prefer", "respond-async").json(body).send().await
+        request.header("prefer", prefer).json(body).send().await
     }
 
     pub async fn get(&self, path: &str) -> Value {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use inferq_common::{
-    broker::{Event, MAX_INLINE_RESULT_BYTES, Times},
+    broker::{Event, MAX_INLINE_BYTES, Times},
     error::ErrorClass,
     job::{Job, JobResult, JobStatus, Outcome},
     retry::{RetryPolicy, Verdict},
@@ -19,6 +19,7 @@ use tracing::{Instrument as _, debug, info, info_span};
 
 use crate::{
     call::{self, Called, End},
+    lent,
     runner::Runner,
 };
 
@@ -68,13 +69,13 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
         Outcome::Succeeded { response, usage, .. } => {
             let result = JobResult { response: Some(response), error: None, usage };
             let status = JobStatus::Succeeded;
-            ended(runner, job, Ended { status, result, finished_at, n_chunks }).await;
+            ended(runner, &claim, Ended { status, result, finished_at, n_chunks }).await;
             None
         }
         Outcome::Failed { error, usage } => {
             let result = JobResult { response: None, error: Some(error), usage };
             let status = JobStatus::Failed;
-            ended(runner, job, Ended { status, result, finished_at, n_chunks }).await;
+            ended(runner, &claim, Ended { status, result, finished_at, n_chunks }).await;
             None
         }
         Outcome::Retry { error, run_at, .. } => {
@@ -176,7 +177,8 @@ struct Ended {
 }
 
 /// Tells all who want to know that a job has ended.
-async fn ended(runner: &Runner, job: &Job, ended: Ended) {
+async fn ended(runner: &Runner, claim: &Claim, ended: Ended) {
+    let (job, instance) = (&claim.job, claim.instance);
     let Ended { status, result, finished_at, n_chunks } = ended;
     let took = (finished_at - job.created_at).to_std().unwrap_or_default();
     telemetry::count_ended(job, status, finished_at);
@@ -193,6 +195,7 @@ async fn ended(runner: &Runner, job: &Job, ended: Ended) {
         result: Some(result).filter(fits_in_line),
         times: Some(Times { started_at: job.started_at, finished_at }),
         chunks: n_chunks,
+        room: lent::room(runner, instance, job.vendor),
     };
     match timeout(SEND_TIMEOUT, runner.worker.broker.send(waits_at, &event)).await {
         Ok(Ok(())) => {}
@@ -202,10 +205,7 @@ async fn ended(runner: &Runner, job: &Job, ended: Ended) {
 }
 
 fn fits_in_line(result: &JobResult) -> bool {
-    result
-        .response
-        .as_ref()
-        .is_none_or(|response| response.as_str().len() <= MAX_INLINE_RESULT_BYTES)
+    result.response.as_ref().is_none_or(|response| response.as_str().len() <= MAX_INLINE_BYTES)
 }
 
 pub(crate) fn wakeup(job: &Job) -> Wakeup {
@@ -358,8 +358,8 @@ pub(crate) mod tests {
             error: None,
             usage: Usage::default(),
         };
-        assert!(fits_in_line(&result(MAX_INLINE_RESULT_BYTES)));
-        assert!(!fits_in_line(&result(MAX_INLINE_RESULT_BYTES + 1)));
+        assert!(fits_in_line(&result(MAX_INLINE_BYTES)));
+        assert!(!fits_in_line(&result(MAX_INLINE_BYTES + 1)));
         assert!(fits_in_line(&JobResult::default()));
     }
 }

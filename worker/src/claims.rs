@@ -10,7 +10,7 @@ use inferq_common::{
     store::StoreError,
     telemetry::field,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::{attempt::wakeup, runner::Runner, running::InHand};
@@ -21,10 +21,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most attempts in one question.
 const MAX_ASKED: usize = 1000;
-/// How often it looks for claims nobody here knows of.
-const STRAYS_EVERY: Duration = Duration::from_secs(5);
-/// A claim is in hand well before this, or its answer was lost: no statement takes so long.
-const STRAY_AFTER: TimeDelta = TimeDelta::seconds(30);
+/// How long word of a loan may be under way; one that comes later finds it given back.
+const STRAY_AFTER: TimeDelta = TimeDelta::seconds(1);
 /// The most strays given back at once.
 const MAX_STRAYS: u32 = 16;
 
@@ -38,7 +36,6 @@ async fn watch_forever(runner: &Runner) {
     let mut outage = Outage::of("ask for revoked claims");
     let current = &runner.worker.instance;
     let running = &runner.worker.running;
-    let mut looked_at = Instant::now();
     loop {
         let id = current.id();
         let is_gone = tokio::select! {
@@ -54,11 +51,7 @@ async fn watch_forever(runner: &Runner) {
         }
         let asked = async {
             ask(runner, id).await?;
-            if looked_at.elapsed() >= STRAYS_EVERY {
-                give_back_strays(runner, id).await?;
-                looked_at = Instant::now();
-            }
-            Ok::<_, StoreError>(())
+            give_back_strays(runner, id).await
         };
         match asked.await {
             Ok(()) => outage.succeeded(),
@@ -84,9 +77,9 @@ async fn ask(runner: &Runner, id: InstanceId) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Gives back what is claimed for this process and runs nowhere: a claim was done and its answer
-/// lost, or the task that ran it died. Without this it would run nowhere for as long as this process
-/// lives.
+/// Gives back what is claimed for this process and runs nowhere: it was lent and word of it was
+/// lost, perhaps with the api; a claim was done and its answer lost; or the task that ran it died.
+/// Without this it would run nowhere for as long as this process lives.
 async fn give_back_strays(runner: &Runner, id: InstanceId) -> Result<(), StoreError> {
     let worker = &runner.worker;
     let held: Vec<_> = worker.running.held_by(id).iter().map(InHand::key).collect();
@@ -95,7 +88,8 @@ async fn give_back_strays(runner: &Runner, id: InstanceId) -> Result<(), StoreEr
     let Ok(strays) = timeout(ASK_TIMEOUT, question).await else { return Ok(()) };
     for stray in strays? {
         let job = stray.job.clone();
-        if worker.running.holds(job.id, job.attempt) {
+        let taken = worker.running.take_up(job.id);
+        if !taken.alone {
             continue;
         }
         warn!({ field::JOB_ID } = %job.id, { field::JOB_ATTEMPT } = job.attempt, "nobody runs this claim; it is given back");

@@ -14,13 +14,14 @@ use inferq_common::{
 };
 use rand::Rng as _;
 use tokio::{
-    sync::Semaphore,
+    sync::mpsc,
     time::{Instant, sleep},
 };
 use tracing::{debug, info};
 
 use crate::{
     attempt,
+    lent::{self, Lent},
     runner::Runner,
     weighted::{N_LANES, Weighted},
 };
@@ -37,19 +38,39 @@ const FIRST_LOOK_AFTER: Duration = Duration::from_millis(1);
 const YOUNG: TimeDelta = TimeDelta::seconds(10);
 
 /// Runs the jobs of one vendor until the soft stop. Attempts it started go on.
-pub(crate) async fn run(runner: Arc<Runner>, vendor: Vendor) {
-    let soft = runner.soft.clone();
+pub(crate) async fn run(runner: Arc<Runner>, vendor: Vendor, mut lent: mpsc::Receiver<Lent>) {
+    take_all(&runner, vendor, &mut lent).await;
+    lent.close();
+    while let Some(left) = lent.recv().await {
+        lent::give_back(&runner, left).await;
+    }
+}
+
+/// What there is to run.
+enum Work {
+    Lent(Lent),
+    Message(Box<dyn Delivery>),
+}
+
+async fn take_all(runner: &Arc<Runner>, vendor: Vendor, lent: &mut mpsc::Receiver<Lent>) {
+    let soft = &runner.soft;
+    let places = &runner.places[&vendor];
     let concurrency = runner.worker.config.concurrency;
     let open = Lanes::open(&runner.worker.broker, vendor, prefetch(concurrency));
     let Some(Ok(mut lanes)) = soft.run_until_cancelled(open).await else { return };
     info!({ field::VENDOR_NAME } = %vendor, concurrency, "worker takes jobs");
-    let permits = Arc::new(Semaphore::new(concurrency));
     loop {
         let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+            let place = places.free().await;
             // While the store does not know this process, it would lend it nothing.
             runner.worker.instance.fresh().await;
-            Some((permit, lanes.next().await?))
+            let work = tokio::select! {
+                // What is claimed already goes first.
+                biased;
+                Some(lent) = lent.recv() => Work::Lent(lent),
+                delivery = lanes.next() => Work::Message(delivery?),
+            };
+            Some((place, work))
         };
         let next = tokio::select! {
             // In this order: a message that comes with the stop is for others.
@@ -57,11 +78,14 @@ pub(crate) async fn run(runner: Arc<Runner>, vendor: Vendor) {
             () = soft.cancelled() => break,
             next = next => next,
         };
-        let Some((permit, delivery)) = next else { break };
-        let runner = Arc::clone(&runner);
+        let Some((place, work)) = next else { break };
+        let runner = Arc::clone(runner);
         runner.attempts.clone().spawn(async move {
-            take(&runner, delivery).await;
-            drop(permit);
+            let _place = place.take();
+            match work {
+                Work::Lent(lent) => lent::run(&runner, lent).await,
+                Work::Message(delivery) => take(&runner, delivery).await,
+            }
         });
     }
 }
@@ -75,6 +99,7 @@ fn prefetch(concurrency: usize) -> u16 {
 async fn take(runner: &Runner, delivery: Box<dyn Delivery>) {
     let message = delivery.message();
     let trace = message.trace.clone();
+    let _taken = runner.worker.running.take_up(message.job_id);
     let instance = &runner.worker.instance;
     let id = instance.id();
     match claim(runner, message).await {

@@ -8,13 +8,15 @@ mod claims;
 mod consumer;
 mod credential;
 mod gate;
+mod lent;
+mod places;
 mod registered;
 mod runner;
 mod running;
 mod streaming;
 mod weighted;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use inferq_common::{
     broker::SharedBroker,
@@ -34,8 +36,8 @@ use tokio::{task::JoinSet, time::timeout};
 use tracing::{error, info, warn};
 use url::Url;
 
-pub use self::running::Running;
-use self::{callback::Callbacks, runner::Runner};
+use self::{callback::Callbacks, places::Places, runner::Runner};
+pub use self::{lent::Intake, running::Running};
 
 /// How long handing back may take before what is left is dropped for others to find.
 const HAND_BACK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -52,6 +54,8 @@ pub struct Worker {
     pub instance: CurrentInstance,
     /// Its attempts; the inbox's cancels go to [`Running::cancel`].
     pub running: Running,
+    /// What is lent to it; the inbox's loans go to [`Intake::lent`].
+    pub intake: Intake,
     pub registry: Registry,
     /// Of the accounts whose jobs it runs.
     pub credentials: CredentialSource,
@@ -69,14 +73,20 @@ pub struct Worker {
 /// and publisher and job path open until it has returned.
 pub async fn run(worker: Worker, shutdown: Shutdown) {
     let grace = Duration::from_secs(worker.config.shutdown_grace_secs);
-    let vendors = served(&worker);
-    let runner = Arc::new(Runner::new(worker, shutdown.soft.clone()));
+    let (mut places, mut lent) = (HashMap::new(), Vec::new());
+    for vendor in served(&worker) {
+        let (own, told) = Places::new(worker.config.concurrency);
+        places.insert(vendor, own);
+        lent.push((vendor, told));
+    }
+    let runner = Arc::new(Runner::new(worker, places, shutdown.soft.clone()));
 
     let mut consumers = JoinSet::new();
-    for vendor in vendors {
-        consumers.spawn(consumer::run(Arc::clone(&runner), vendor));
+    for (vendor, lent) in lent {
+        consumers.spawn(consumer::run(Arc::clone(&runner), vendor, lent));
     }
     let mut helpers = JoinSet::new();
+    helpers.spawn(lent::pass_on(Arc::clone(&runner)));
     helpers.spawn(claims::watch(Arc::clone(&runner)));
     helpers.spawn(callback::run(callbacks(&runner), shutdown.clone()));
 

@@ -1,6 +1,9 @@
 //! What the attempts of this process share.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use chrono::{DateTime, Utc};
 use inferq_common::{
@@ -12,12 +15,13 @@ use inferq_common::{
     store::{Claim, StoreError, group::GroupError},
     stream::ChunkGroup,
     usage::Usage,
+    vendor::Vendor,
 };
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use crate::{Worker, gate::Gate, registered::Registered};
+use crate::{Worker, gate::Gate, lent::Begun, places::Places, registered::Registered};
 
 /// A result the store refused this often, while it can be reached, cannot be stored.
 const MAX_REFUSALS: u32 = 5;
@@ -29,6 +33,9 @@ pub(crate) struct Runner {
     /// Holds back what a vendor would refuse.
     pub(crate) gate: Gate,
     pub(crate) registered: Registered,
+    /// Of the vendors it serves.
+    pub(crate) places: HashMap<Vendor, Places>,
+    pub(crate) begun: Begun,
     /// Owns the task of each attempt.
     pub(crate) attempts: TaskTracker,
     /// Rung when a job with a callback has ended here.
@@ -44,12 +51,18 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    pub(crate) fn new(worker: Worker, soft: CancellationToken) -> Self {
+    pub(crate) fn new(
+        worker: Worker,
+        places: HashMap<Vendor, Places>,
+        soft: CancellationToken,
+    ) -> Self {
         Self {
             retry: RetryPolicy::default(),
             gate: Gate::new(worker.config.concurrency),
             registered: Registered::new(worker.config.concurrency),
             worker,
+            places,
+            begun: Begun::default(),
             attempts: TaskTracker::new(),
             callback_due: Arc::default(),
             soft,
@@ -66,6 +79,14 @@ impl Runner {
         let claimed = claimed.unwrap_or(Err(GroupError::Closed));
         self.note(claimed.as_ref().err());
         claimed
+    }
+
+    /// The claim of a job that was lent to this process; `None`: it holds no more.
+    pub(crate) async fn lent(&self, id: JobId) -> Result<Option<Claim>, GroupError> {
+        let lent = self.give_up.run_until_cancelled(self.worker.path.lent(id)).await;
+        let lent = lent.unwrap_or(Err(GroupError::Closed));
+        self.note(lent.as_ref().err());
+        lent
     }
 
     /// Ends a claimed attempt; answers when, as the store has it. `None`: the claim no longer held,

@@ -18,6 +18,8 @@ pub struct Running(Arc<Mutex<Attempts>>);
 #[derive(Debug, Default)]
 struct Attempts {
     entries: HashMap<(JobId, u32), Entry>,
+    /// How many are at it, for each job that is being claimed, run or given back.
+    taken_up: HashMap<JobId, usize>,
     next_serial: u64,
 }
 
@@ -69,9 +71,13 @@ impl Running {
             .collect()
     }
 
-    /// Whether an attempt is in hand.
-    pub(crate) fn holds(&self, job_id: JobId, attempt: u32) -> bool {
-        self.attempts().entries.contains_key(&(job_id, attempt))
+    /// Notes that someone here claims a job, runs it or gives it back, until the answer is dropped.
+    pub(crate) fn take_up(&self, job_id: JobId) -> TakenUp {
+        let mut attempts = self.attempts();
+        let others = attempts.taken_up.entry(job_id).or_default();
+        let alone = *others == 0;
+        *others += 1;
+        TakenUp { running: self.clone(), job_id, alone }
     }
 
     /// Notes that a claim is being run, until the answer is dropped.
@@ -91,6 +97,28 @@ impl Running {
 
     fn attempts(&self) -> MutexGuard<'_, Attempts> {
         self.0.lock().expect("no one panics while holding the attempts")
+    }
+}
+
+/// A job that someone here is at.
+#[derive(Debug)]
+pub(crate) struct TakenUp {
+    running: Running,
+    job_id: JobId,
+    /// Whether nobody else was. Who finds a job that was claimed before leaves it to the first; a claim
+    /// of one's own is the store's to give.
+    pub(crate) alone: bool,
+}
+
+impl Drop for TakenUp {
+    fn drop(&mut self) {
+        let mut attempts = self.running.attempts();
+        if let Some(others) = attempts.taken_up.get_mut(&self.job_id) {
+            *others -= 1;
+            if *others == 0 {
+                attempts.taken_up.remove(&self.job_id);
+            }
+        }
     }
 }
 
@@ -133,6 +161,19 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
+
+    #[test]
+    fn a_job_is_taken_up_by_one_alone_until_all_have_left_it() {
+        let now = DateTime::UNIX_EPOCH;
+        let (running, job) = (Running::default(), JobId::new(now));
+        let first = running.take_up(job);
+        let second = running.take_up(job);
+        assert!(first.alone && !second.alone && running.take_up(JobId::new(now)).alone);
+        drop(first);
+        assert!(!running.take_up(job).alone);
+        drop(second);
+        assert!(running.take_up(job).alone);
+    }
 
     #[test]
     fn a_claim_that_was_revoked_does_not_stop_a_later_one_of_the_same_number() {

@@ -183,6 +183,10 @@ mod tests {
             Err(BrokerError::Closed)
         }
 
+        async fn hand(&self, _: InstanceId, _: &Event) -> Result<(), BrokerError> {
+            Err(BrokerError::Closed)
+        }
+
         async fn depth(&self, _: Lane) -> Result<LaneDepth, BrokerError> {
             Err(BrokerError::Closed)
         }

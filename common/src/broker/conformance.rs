@@ -14,7 +14,10 @@ use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Broker, BrokerHealth, Deliveries, Delivery, Event, Inbox, LaneDepth, Message, Times};
+use super::{
+    Broker, BrokerError, BrokerHealth, Deliveries, Delivery, Event, Inbox, LaneDepth, Message,
+    Times,
+};
 use crate::{
     id::{InstanceId, JobId},
     job::{JobResult, JobStatus, Json, Lane, Priority},
@@ -44,6 +47,7 @@ macro_rules! broker_conformance {
             an_inbox_receives_what_is_sent_to_it,
             events_sent_at_once_all_arrive,
             an_event_to_a_missing_inbox_is_lost,
+            what_is_handed_over_lies_in_the_inbox_or_is_refused,
             a_large_event_arrives_byte_for_byte,
             depth_counts_what_is_ready,
             close_ends_everything,
@@ -335,6 +339,7 @@ pub async fn an_inbox_receives_what_is_sent_to_it(broker: Arc<impl Broker>) {
         }),
         times: Some(Times { started_at: None, finished_at: DateTime::UNIX_EPOCH }),
         chunks: 0,
+        room: None,
     };
     broker.send(instance(1), &cancel).await.unwrap();
     broker.send(instance(2), &finished).await.unwrap();
@@ -377,6 +382,28 @@ pub async fn an_event_to_a_missing_inbox_is_lost(broker: Arc<impl Broker>) {
     assert_eq!(event(&mut inbox).await, kept);
 }
 
+pub async fn what_is_handed_over_lies_in_the_inbox_or_is_refused(broker: Arc<impl Broker>) {
+    let trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+    let lent = |trace| Event::Lent {
+        job_id: message(1).job_id,
+        vendor: Vendor::ModelZoo,
+        trace,
+        claim: Some(Json::parse(r#"{"big":123456789012345678901234567890, "n": 1.50}"#).unwrap()),
+    };
+    let refused = broker.hand(instance(1), &lent(None)).await;
+    assert!(matches!(refused, Err(BrokerError::Refused(_))), "{refused:?}");
+    let mut inbox = broker.inbox(instance(1)).await.unwrap();
+    broker.hand(instance(1), &lent(trace.clone())).await.unwrap();
+    assert_eq!(event(&mut inbox).await, lent(trace));
+    drop(inbox);
+    let gone = async {
+        while broker.hand(instance(1), &lent(None)).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("an inbox that nobody reads goes away");
+}
+
 pub async fn a_large_event_arrives_byte_for_byte(broker: Arc<impl Broker>) {
     let text = format!(
         r#"{{ "big":123456789012345678901234567890,"z":1.50,"a":"\u00e9ß",  "fill":"{}" }}"#,
@@ -392,6 +419,7 @@ pub async fn a_large_event_arrives_byte_for_byte(broker: Arc<impl Broker>) {
         }),
         times: None,
         chunks: 0,
+        room: None,
     };
     let mut inbox = broker.inbox(instance(1)).await.unwrap();
     broker.send(instance(1), &sent).await.unwrap();

@@ -1,7 +1,8 @@
 //! The broker: it wakes workers and waiting callers; it decides nothing.
 //!
 //! **Invariant:** a message is a job's id, never its input. A lost, repeated or late message does no
-//! harm, because a worker acts only on what the store's `claim` returns.
+//! harm, because a worker acts only on what the store's `claim` returns. Events carry results and
+//! loans; they are never durable, and who misses one finds what it said in the store.
 
 pub mod memory;
 pub mod rabbitmq;
@@ -19,8 +20,9 @@ use self::{memory::MemoryBroker, rabbitmq::RabbitBroker};
 use crate::{
     config::BrokerConfig,
     id::{InstanceId, JobId},
-    job::{JobResult, JobStatus, Lane},
+    job::{JobResult, JobStatus, Json, Lane},
     stream::ChunkGroup,
+    vendor::Vendor,
 };
 
 /// What can go wrong in a broker, as far as callers treat it differently.
@@ -63,6 +65,7 @@ pub const AHEAD_PATIENCE: Duration = Duration::from_millis(100);
 /// What is sent to one instance's inbox. Never durable: whoever waits also looks into the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "most events are of the large kind")]
 pub enum Event {
     /// A job ended. The result is in line unless it is too large; then it is in the store.
     Finished {
@@ -76,12 +79,35 @@ pub enum Event {
         /// How many chunks the last attempt streamed, all of which are in the store.
         #[serde(default)]
         chunks: u64,
+        /// What else its worker has room for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<Room>,
     },
     /// Parts of a streamed answer as the vendor sent them, perhaps not stored yet. What is missed
     /// here is read from the store.
     Chunks(ChunkGroup),
     /// Stop running this attempt: the store has given it another end.
     Cancel { job_id: JobId, attempt: u32 },
+    /// This job was lent to you as it was stored: run its first attempt.
+    Lent {
+        job_id: JobId,
+        vendor: Vendor,
+        /// W3C `traceparent` of the request that made the job.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<String>,
+        /// The [`Claim`](crate::store::Claim) as the store has it, where it is not too large.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        claim: Option<Json>,
+    },
+}
+
+/// That a worker could begin more attempts at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    pub instance: InstanceId,
+    pub vendor: Vendor,
+    /// How many, at least 1.
+    pub places: u32,
 }
 
 /// When a job ran: with them, who has read it before needs the store no more.
@@ -91,8 +117,8 @@ pub struct Times {
     pub finished_at: DateTime<Utc>,
 }
 
-/// Results up to this size travel in the event itself.
-pub const MAX_INLINE_RESULT_BYTES: usize = 128 * 1024;
+/// Results and arguments up to this size travel in the event itself.
+pub const MAX_INLINE_BYTES: usize = 128 * 1024;
 
 /// One hand-over of a message. Dropped without an answer, it is delivered again.
 #[async_trait]
@@ -166,6 +192,10 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
 
     /// Sends an event to an instance's inbox; to one that has none it is lost. Not confirmed.
     async fn send(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError>;
+
+    /// As [`Broker::send`]; `Ok` once the event lies in the inbox. `Refused`: there is none; but where it
+    /// went at this moment, its instance may have the event all the same.
+    async fn hand(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError>;
 
     async fn depth(&self, lane: Lane) -> Result<LaneDepth, BrokerError>;
 

@@ -12,6 +12,8 @@ pub struct WorkerConfig {
     /// Vendors whose lanes this process consumes; empty: all it has adapters for.
     #[serde(deserialize_with = "super::read::list")]
     pub vendors: Vec<Vendor>,
+    /// Whether apis are told of free places, to have calls begin there past their lanes.
+    pub lend_places: bool,
     /// How long a stop waits for attempts in flight before it hands them back.
     pub shutdown_grace_secs: u64,
     /// Where the worker serves its health and metrics; unset: nowhere.

@@ -92,6 +92,10 @@ impl Broker for Fake {
         Err(BrokerError::Closed)
     }
 
+    async fn hand(&self, _: InstanceId, _: &Event) -> Result<(), BrokerError> {
+        Err(BrokerError::Closed)
+    }
+
     async fn depth(&self, _: Lane) -> Result<LaneDepth, BrokerError> {
         Err(BrokerError::Closed)
     }

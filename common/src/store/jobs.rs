@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use super::{Page, PageRequest, StoreError};
 use crate::{
@@ -12,8 +13,8 @@ use crate::{
 };
 
 /// One attempt of a job, lent to one instance while that instance lives.
-#[derive(Debug, Clone)]
-#[non_exhaustive] // Other crates can hold a claim, not build one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive] // Other crates hold what the store lends; they do not make it up.
 pub struct Claim {
     /// As it is after the claim: running, with this attempt counted.
     pub job: Job,
@@ -24,6 +25,19 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// What `to` holds if the store answers the submit of this job with [`Submitted::Lent`].
+    pub fn lent(new: &NewJob, to: InstanceId) -> Self {
+        let began_at = Some(new.job.created_at);
+        let job = Job {
+            status: JobStatus::Running,
+            attempt: 1,
+            started_at: began_at,
+            attempt_started_at: began_at,
+            ..new.job.clone()
+        };
+        Self { job, args: new.args.clone(), instance: to, ready_at: new.job.created_at }
+    }
+
     /// The number of the attempt that is lent, from 1.
     pub fn attempt(&self) -> u32 {
         self.job.attempt
@@ -35,6 +49,8 @@ impl Claim {
 pub enum Submitted {
     /// Stored.
     Added,
+    /// Stored, and lent to who had room for it.
+    Lent,
     /// Its idempotency key was used before for the same request: this is the job it made.
     Repeated(Box<Job>),
     /// Its idempotency key was used before for another request. Nothing was stored.
@@ -98,7 +114,8 @@ pub struct LaneCount {
 pub trait JobStore: Send + Sync {
     /// Stores jobs with their inputs and idempotency records, in one transaction.
     ///
-    /// `publisher` answers for their publication: if it is lost, another instance publishes them.
+    /// `publisher` answers for their publication, if they are not lent: if it is lost, another
+    /// instance publishes them.
     async fn submit(
         &self,
         jobs: &[NewJob],
@@ -115,6 +132,10 @@ pub trait JobStore: Send + Sync {
         instance: InstanceId,
         now: DateTime<Utc>,
     ) -> Result<Vec<Claim>, StoreError>;
+
+    /// Those of `ids` that were lent to `instance` as they were stored, as long as it holds that first
+    /// attempt. Reads only; for an instance that is lost or unknown the answer is empty.
+    async fn lent(&self, ids: &[JobId], instance: InstanceId) -> Result<Vec<Claim>, StoreError>;
 
     /// Ends claimed attempts: job, attempt row, result and, for a final status of a job with a
     /// callback URL, a pending delivery, in one transaction. A deferred one is queued as it was

@@ -24,6 +24,7 @@ const MAX_FIND_GROUP: usize = 64;
 pub struct JobPath {
     submit: GroupCommit<NewJob, Submitted>,
     claim: GroupCommit<JobId, Option<Claim>>,
+    lent: GroupCommit<JobId, Option<Claim>>,
     finish: GroupCommit<(Claim, Outcome), Option<DateTime<Utc>>>,
     append: GroupCommit<(InstanceId, ChunkGroup), bool>,
     find: GroupCommit<(JobId, AccountId), Option<FoundJob>>,
@@ -46,16 +47,21 @@ impl JobPath {
         };
         let claim = {
             let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
+            let instance = instance.clone();
             GroupCommit::start("claim", max_group, move |ids: Arc<[JobId]>| {
                 let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
                 let instance = instance.clone();
                 async move {
                     let claims = store.claim(&ids, instance.id(), clock.now()).await?;
-                    let mut by_id: HashMap<_, _> =
-                        claims.into_iter().map(|claim| (claim.job.id, claim)).collect();
-                    // Of two callers for one job the first has it.
-                    Ok(ids.iter().map(|id| by_id.remove(id)).collect())
+                    Ok(in_order_of(&ids, claims))
                 }
+            })
+        };
+        let lent = {
+            let store = Arc::clone(&store);
+            GroupCommit::start("lent", MAX_FIND_GROUP, move |ids: Arc<[JobId]>| {
+                let (store, instance) = (Arc::clone(&store), instance.clone());
+                async move { Ok(in_order_of(&ids, store.lent(&ids, instance.id()).await?)) }
             })
         };
         let find = {
@@ -85,7 +91,7 @@ impl JobPath {
                     Ok(held.into_iter().map(|held| held.then_some(now)).collect())
                 }
             });
-        Self { submit, claim, finish, append, find }
+        Self { submit, claim, lent, finish, append, find }
     }
 
     /// Stores a job; this process answers for its publication.
@@ -102,6 +108,11 @@ impl JobPath {
     /// or this process counts as lost.
     pub async fn claim(&self, id: JobId) -> Result<Option<Claim>, GroupError> {
         self.claim.add(id).await
+    }
+
+    /// The claim of a job that was lent to this process as it was stored. `None`: it holds no more.
+    pub async fn lent(&self, id: JobId) -> Result<Option<Claim>, GroupError> {
+        self.lent.add(id).await
     }
 
     /// Stores part of a stream of an attempt that `instance` has claimed. `false`: the claim no longer
@@ -142,10 +153,17 @@ impl JobPath {
         // In the order of a job's life, so that what one lets through the next still takes.
         self.submit.close().await;
         self.claim.close().await;
+        self.lent.close().await;
         self.append.close().await;
         self.finish.close().await;
         self.find.close().await;
     }
+}
+
+/// Of two callers for one job the first has it.
+fn in_order_of(ids: &[JobId], claims: Vec<Claim>) -> Vec<Option<Claim>> {
+    let mut by_id: HashMap<_, _> = claims.into_iter().map(|claim| (claim.job.id, claim)).collect();
+    ids.iter().map(|id| by_id.remove(id)).collect()
 }
 
 #[cfg(test)]

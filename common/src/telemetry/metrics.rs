@@ -72,6 +72,10 @@ pub async fn keep_up(handle: PrometheusHandle) {
 /// Gives every metric its unit and help text.
 pub fn describe_metrics() {
     describe_counter!(metric::JOBS_SUBMITTED, "Jobs accepted, by vendor and priority.");
+    let lent = "Jobs given to a worker with room as they were stored, past their lane, by vendor.";
+    describe_counter!(metric::JOBS_LENT, lent);
+    let returned = "Jobs so given that came back to their lane, not begun, by vendor.";
+    describe_counter!(metric::LOANS_RETURNED, returned);
     describe_counter!(metric::JOBS_FINISHED, "Jobs ended, by vendor and final status.");
     describe_gauge!(metric::QUEUE_DEPTH, "Queued jobs in the store, by lane.");
     describe_gauge!(metric::ATTEMPTS_RUNNING, "Attempts this process is running, by vendor.");

@@ -34,6 +34,10 @@ pub mod field {
 pub mod metric {
     /// Counter by `vendor` and `priority`.
     pub const JOBS_SUBMITTED: &str = "inferq_jobs_submitted_total";
+    /// Counter by `vendor`: jobs given to a worker with room as they were stored, past their lane.
+    pub const JOBS_LENT: &str = "inferq_jobs_lent_total";
+    /// Counter by `vendor`: of these the ones that came back to their lane, not begun.
+    pub const LOANS_RETURNED: &str = "inferq_loans_returned_total";
     /// Counter by `vendor` and `status`.
     pub const JOBS_FINISHED: &str = "inferq_jobs_finished_total";
     /// Gauge by `lane`: queued jobs in the store.

@@ -60,6 +60,10 @@ impl Broker for StuckBroker {
         std::future::pending().await
     }
 
+    async fn hand(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
+        self.inner.hand(to, event).await
+    }
+
     async fn depth(&self, lane: Lane) -> Result<LaneDepth, BrokerError> {
         self.inner.depth(lane).await
     }

@@ -145,6 +145,7 @@ forward!(JobStore {
     claim(ids: &[JobId], instance: InstanceId, now: DateTime<Utc>) -> Vec<Claim>;
     finish(outcomes: &[(Claim, Outcome)], now: DateTime<Utc>) -> Vec<bool>;
     revoked(instance: InstanceId, held: &[(JobId, u32)]) -> Vec<JobId>;
+    lent(ids: &[JobId], instance: InstanceId) -> Vec<Claim>;
     strays(
         instance: InstanceId, held: &[(JobId, u32)], before: DateTime<Utc>, limit: u32
     ) -> Vec<Claim>;

@@ -8,6 +8,7 @@ mod credentials;
 mod flaky;
 mod gate;
 mod keys;
+mod lent;
 mod platform;
 mod registered;
 mod rescue;

@@ -1,6 +1,6 @@
 //! A store, a broker and as many workers as a story needs.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, slice::from_ref, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use inferq_common::{
@@ -16,7 +16,7 @@ use inferq_common::{
     publisher::Publisher,
     shutdown::Shutdown,
     store::{
-        AccountStore as _, Cancelled, JobStore as _, NewInstance, SharedStore, Store as _,
+        AccountStore as _, Cancelled, Claim, JobStore as _, NewInstance, SharedStore, Store as _,
         Submitted, Wakeup, path::JobPath, sqlite::SqliteStore,
     },
     sweeper::Sweeper,
@@ -24,7 +24,7 @@ use inferq_common::{
     vendor::Vendor,
 };
 use inferq_vendors::{Adapter, Registry};
-use inferq_worker::{Running, Worker};
+use inferq_worker::{Intake, Running, Worker};
 use secrecy::SecretString;
 use tokio::{
     runtime::{Builder, EnterGuard, Handle, Runtime},
@@ -161,15 +161,30 @@ impl Platform {
 
     /// Stores a job for `model`, and no one is told.
     pub(crate) async fn add(&self, model: &str, edit: impl FnOnce(&mut Job)) -> Job {
+        let new = self.a_job(model, edit);
+        assert_eq!(self.store.submit(from_ref(&new), self.api).await.unwrap(), [Submitted::Added]);
+        new.job
+    }
+
+    /// Stores a job for `model` that is lent to `worker`, and no one is told.
+    pub(crate) async fn lend(
+        &self,
+        model: &str,
+        worker: InstanceId,
+        edit: impl FnOnce(&mut Job),
+    ) -> Claim {
+        let new = NewJob { lend_to: Some(worker), ..self.a_job(model, edit) };
+        assert_eq!(self.store.submit(from_ref(&new), self.api).await.unwrap(), [Submitted::Lent]);
+        Claim::lent(&new, worker)
+    }
+
+    fn a_job(&self, model: &str, edit: impl FnOnce(&mut Job)) -> NewJob {
         let now = self.clock.now();
         let mut job =
             Job { account: self.account.clone(), model: model.to_owned(), ..queued_job(now) };
         edit(&mut job);
         let args = Json::parse(format!(r#"{{"job":"{}"}}"#, job.id)).unwrap();
-        let new = NewJob { job: job.clone(), args, idempotency: None };
-        let submitted = self.store.submit(&[new], self.api).await.unwrap();
-        assert_eq!(submitted, [Submitted::Added]);
-        job
+        NewJob { job, args, idempotency: None, lend_to: None }
     }
 
     pub(crate) async fn find(&self, id: JobId) -> (Job, JobResult) {
@@ -219,13 +234,18 @@ impl Platform {
         let (store, clock) = (self.shared_store(), Arc::clone(&self.clock));
         let instance = CurrentInstance::new(InstanceId::new(clock.now()));
         let running = Running::default();
-        let worker = self.assemble(config, instance.clone(), running.clone(), Arc::default());
+        let intake = Intake::default();
+        let worker = Worker {
+            intake: intake.clone(),
+            ..self.assemble(config, instance.clone(), running.clone(), Arc::default())
+        };
         let (shutdown, retire) = (Shutdown::new(), CancellationToken::new());
         let hub = InboxHub::start(
             Arc::clone(&self.broker),
             instance.clone(),
             Handlers {
                 cancel: Arc::new(move |job, attempt| running.cancel(job, attempt)),
+                lent: Arc::new(move |event| intake.take(event)),
                 ..Handlers::default()
             },
             shutdown.clone(),
@@ -263,6 +283,7 @@ impl Platform {
             path,
             instance,
             running,
+            intake: Intake::default(),
             registry,
             config: config.worker,
             callbacks: config.callbacks,

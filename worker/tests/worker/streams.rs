@@ -78,7 +78,9 @@ impl Streams {
                     assert_eq!((job_id, last), (id, attempt));
                     return (chunks, status, n_chunks);
                 }
-                Event::Cancel { .. } => panic!("an api has nothing to cancel"),
+                other @ (Event::Cancel { .. } | Event::Lent { .. }) => {
+                    panic!("an api runs nothing: {other:?}")
+                }
             }
         }
     }

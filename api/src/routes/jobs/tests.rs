@@ -80,6 +80,7 @@ async fn who_waits_for_a_job_made_here_does_not_need_the_store() {
             result: Some(JobResult { response, ..JobResult::default() }),
             times: Some(Times { started_at, finished_at }),
             chunks: 0,
+            room: None,
         });
     };
     let (told, ()) = tokio::join!(poll, tell);

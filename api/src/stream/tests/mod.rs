@@ -351,6 +351,7 @@ async fn a_stream_that_was_read_to_its_end_cancels_nothing() {
         result: None,
         times: None,
         chunks: 1,
+        room: None,
     });
     stream.rest().await;
     drop(stream);

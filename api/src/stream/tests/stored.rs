@@ -190,6 +190,7 @@ async fn an_outage_of_the_store_is_waited_out_while_events_come() {
         result: None,
         times: None,
         chunks: 2,
+        room: None,
     });
     assert_eq!(stream.rest().await, DONE);
 }

@@ -45,20 +45,20 @@ impl Inboxes {
         Ok(MemoryInbox { inboxes: Arc::clone(self), instance, queue })
     }
 
-    pub(super) fn send(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
+    /// Whether there is an inbox for it.
+    pub(super) fn send(&self, to: InstanceId, event: &Event) -> Result<bool, BrokerError> {
         let state = self.state();
         if state.closed {
             return Err(BrokerError::Closed);
         }
-        if let Some(inbox) = state.open.get(&to) {
-            let mut events = inbox.events();
-            if events.len() >= MAX_EVENTS {
-                events.pop_front();
-            }
-            events.push_back(event.clone());
-            inbox.wake.notify_one();
+        let Some(inbox) = state.open.get(&to) else { return Ok(false) };
+        let mut events = inbox.events();
+        if events.len() >= MAX_EVENTS {
+            events.pop_front();
         }
-        Ok(())
+        events.push_back(event.clone());
+        inbox.wake.notify_one();
+        Ok(true)
     }
 
     pub(super) fn close(&self) {

@@ -85,7 +85,14 @@ impl Broker for MemoryBroker {
     }
 
     async fn send(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
-        self.inboxes.send(to, event)
+        self.inboxes.send(to, event).map(drop)
+    }
+
+    async fn hand(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
+        if self.inboxes.send(to, event)? {
+            return Ok(());
+        }
+        Err(BrokerError::Refused(format!("there is no inbox of {to}")))
     }
 
     async fn depth(&self, lane: Lane) -> Result<LaneDepth, BrokerError> {

@@ -18,6 +18,7 @@ mod tests;
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use lapin::types::ShortString;
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc, oneshot},
@@ -35,6 +36,7 @@ use self::{
     feed::{Feed, FeedContext, INBOX_ACKS, Source, Taken},
     link::{Link, Live},
     publish::{Answer, PublishTask, Request},
+    wire::Encoded,
 };
 use super::{
     Broker, BrokerError, BrokerHealth, Deliveries, Delivery, Event, Inbox, LaneDepth, Message,
@@ -174,29 +176,43 @@ impl Connected {
         for _ in 0..2 {
             let live = self.publishing.sending().await?;
             let declared = live.declare(lane).await.map_err(|error| self.unavailable(&error))?;
-            let (answer, answered) = oneshot::channel();
-            let request = Request { lane, message: message.clone(), answer };
-            self.requests.send(request).await.map_err(|_| BrokerError::Closed)?;
-            match answered.await {
-                Ok(Answer::Confirmed) => return Ok(()),
-                Ok(Answer::Nacked) => {
-                    return Err(BrokerError::Refused("it could not be stored".to_owned()));
-                }
-                Ok(Answer::Returned) => {
-                    debug!(%lane, "the lane's queue is gone; declaring it again");
-                    // In this order: once forgotten, the next publish declares it.
-                    sleep(BEFORE_REDECLARING.min(self.publish_timeout / 4)).await;
-                    live.forget(lane, declared);
-                }
-                Ok(Answer::Lost(reason)) => return Err(BrokerError::Unavailable(reason)),
-                Err(_) => {
-                    return Err(BrokerError::Unavailable(
-                        "the connection broke before the message was confirmed".to_owned(),
-                    ));
-                }
+            if self.request(topology::lane_queue(lane), message.clone()).await? {
+                return Ok(());
             }
+            debug!(%lane, "the lane's queue is gone; declaring it again");
+            // In this order: once forgotten, the next publish declares it.
+            sleep(BEFORE_REDECLARING.min(self.publish_timeout / 4)).await;
+            live.forget(lane, declared);
         }
         Err(BrokerError::Refused(format!("there is no queue for lane {lane}")))
+    }
+
+    async fn hand(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
+        let event = wire::encode_event(event).map_err(|error| {
+            BrokerError::Refused(format!("the event cannot be written: {error}"))
+        })?;
+        let _permit = self.permits.acquire().await.map_err(|_| BrokerError::Closed)?;
+        self.publishing.sending().await?;
+        if self.request(topology::inbox_queue(to), event).await? {
+            return Ok(());
+        }
+        Err(BrokerError::Refused(format!("there is no inbox of {to}")))
+    }
+
+    /// Publishes and awaits the confirm; `false`: there is no such queue.
+    async fn request(&self, key: ShortString, message: Encoded) -> Result<bool, BrokerError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { key, message, answer };
+        self.requests.send(request).await.map_err(|_| BrokerError::Closed)?;
+        match answered.await {
+            Ok(Answer::Confirmed) => Ok(true),
+            Ok(Answer::Returned) => Ok(false),
+            Ok(Answer::Nacked) => Err(BrokerError::Refused("it could not be stored".to_owned())),
+            Ok(Answer::Lost(reason)) => Err(BrokerError::Unavailable(reason)),
+            Err(_) => Err(BrokerError::Unavailable(
+                "the connection broke before the message was confirmed".to_owned(),
+            )),
+        }
     }
 
     async fn send(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
@@ -266,6 +282,11 @@ impl Broker for RabbitBroker {
     async fn send(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
         let connected = self.connected()?;
         connected.in_time(&connected.publishing, connected.send(to, event)).await
+    }
+
+    async fn hand(&self, to: InstanceId, event: &Event) -> Result<(), BrokerError> {
+        let connected = self.connected()?;
+        connected.in_time(&connected.publishing, connected.hand(to, event)).await
     }
 
     async fn depth(&self, lane: Lane) -> Result<LaneDepth, BrokerError> {

@@ -24,14 +24,13 @@ use tracing::{debug, warn};
 
 use super::{
     link::{Backoff, Link, Live},
-    topology,
     wire::Encoded,
 };
-use crate::job::Lane;
 
 /// One message to publish.
 pub(super) struct Request {
-    pub(super) lane: Lane,
+    /// The queue.
+    pub(super) key: ShortString,
     pub(super) message: Encoded,
     pub(super) answer: oneshot::Sender<Answer>,
 }
@@ -167,14 +166,14 @@ struct Outstanding {
 struct Waiting {
     key: ShortString,
     answer: oneshot::Sender<Answer>,
-    /// A message to the same lane came back while this one was out.
+    /// A message to the same queue came back while this one was out.
     suspect: bool,
 }
 
 impl Outstanding {
     fn add(&mut self, request: Request) -> Numbered {
         self.last += 1;
-        let key = topology::lane_queue(request.lane);
+        let key = request.key;
         self.waiting.insert(
             self.last,
             Waiting { key: key.clone(), answer: request.answer, suspect: false },
@@ -186,8 +185,7 @@ impl Outstanding {
     ///
     /// The server confirms an unroutable message like any other, and sends it back before. lapin
     /// gives what came back to whichever confirm is settled next, which need not be its own. So all
-    /// that were out for the same lane count as returned: they are published once more, and a
-    /// message too many does no harm.
+    /// that were out for the same queue count as returned: a message too many does no harm.
     fn settle(&mut self, batch: Vec<(u64, lapin::Result<Confirmation>)>) {
         let mut answers = Vec::with_capacity(batch.len());
         for (number, result) in batch {

@@ -61,6 +61,11 @@ pub(super) fn decode(body: &[u8], properties: &BasicProperties) -> serde_json::R
     Ok(Message { job_id, attempt, reply_to, trace, ahead })
 }
 
+/// An event that is to be confirmed.
+pub(super) fn encode_event(event: &Event) -> serde_json::Result<Encoded> {
+    Ok(Encoded { body: serde_json::to_vec(event)?, properties: event_properties() })
+}
+
 pub(super) fn event_properties() -> BasicProperties {
     BasicProperties::default()
         .with_delivery_mode(TRANSIENT)

@@ -30,7 +30,7 @@ pub(super) fn acme() -> AccountId {
 /// A plain job of `acme`, made at [`at`] zero.
 pub(super) fn a_job() -> JobBuilder {
     let args = Json::parse(r#"{"messages":[]}"#).unwrap();
-    JobBuilder(NewJob { job: queued_job(at(0)), args, idempotency: None })
+    JobBuilder(NewJob { job: queued_job(at(0)), args, idempotency: None, lend_to: None })
 }
 
 /// A plain job, for the tests of one store.
@@ -71,6 +71,11 @@ impl JobBuilder {
     pub(super) fn keyed(mut self, key: &str, fingerprint: u8) -> Self {
         self.0.idempotency =
             Some(IdempotencyKey { key: key.to_owned(), fingerprint: [fingerprint; 32] });
+        self
+    }
+
+    pub(super) fn lent_to(mut self, instance: InstanceId) -> Self {
+        self.0.lend_to = Some(instance);
         self
     }
 

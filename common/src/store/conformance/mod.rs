@@ -19,6 +19,7 @@ mod defer;
 mod deliveries;
 mod instances;
 mod jobs;
+mod lent;
 mod lists;
 mod machine;
 mod models;
@@ -41,8 +42,8 @@ use std::{any::Any, ops::Deref};
 
 pub use self::{
     accounts::*, builders::plain_job, credentials::*, defer::*, deliveries::*, instances::*,
-    jobs::*, lists::*, machine::*, models::*, outlines::*, retention::*, schedule::*, serving::*,
-    streams::*, submit::*, twins::*,
+    jobs::*, lent::*, lists::*, machine::*, models::*, outlines::*, retention::*, schedule::*,
+    serving::*, streams::*, submit::*, twins::*,
 };
 use super::{SharedStore, Store};
 
@@ -132,6 +133,12 @@ macro_rules! store_conformance_cases {
             an_attempt_that_was_parked_shows_its_whole_time
             an_attempt_without_a_task_of_its_own_began_with_its_claim
             a_job_with_a_ticket_has_started_and_does_not_expire
+            a_job_is_lent_as_it_is_stored
+            who_is_lost_or_unknown_is_lent_nothing
+            a_key_is_lent_for_once
+            what_was_lent_is_no_loan_once_it_is_given_back
+            what_was_lent_is_rescued_with_its_instance
+            a_loan_nobody_runs_is_a_stray
             revoked_names_what_is_no_longer_held
             a_queued_job_is_cancelled_at_once
             a_running_job_is_cancelled_and_names_who_runs_it
@@ -269,6 +276,7 @@ mod tests {
             include_str!("deliveries.rs"),
             include_str!("instances.rs"),
             include_str!("jobs.rs"),
+            include_str!("lent.rs"),
             include_str!("lists.rs"),
             include_str!("machine.rs"),
             include_str!("models.rs"),

@@ -39,6 +39,20 @@ RETURNING ",
     jobs.ready_at"
 );
 
+pub(super) const LENT: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    ", (SELECT job_inputs.args::text FROM job_inputs WHERE job_inputs.job_id = jobs.job_id) AS args,
+    jobs.ready_at
+    FROM jobs
+    WHERE jobs.job_id = ANY ($1)
+        AND jobs.status || '' = 'running'
+        AND jobs.instance_id = $2
+        AND jobs.attempt = 1
+        AND jobs.attempt_started_at = jobs.created_at
+        AND EXISTS (SELECT FROM instances WHERE instance_id = $2 AND lost_at IS NULL)"
+);
+
 /// The status stands twice: the first is the condition of the index by instance.
 pub(super) const STRAYS: &str = concat!(
     "SELECT ",
@@ -74,6 +88,21 @@ impl PostgresStore {
             })
             .await?;
         Ok(rows::claims(claimed, instance))
+    }
+
+    pub(super) async fn find_lent(
+        &self,
+        ids: &[JobId],
+        instance: InstanceId,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+        let lent: Vec<ClaimRow<DateTime<Utc>>> = self
+            .run(|lent| {
+                let query = sqlx::query_as(LENT).bind(&ids).bind(instance.as_uuid());
+                Box::pin(query.fetch_all(lent.connection()))
+            })
+            .await?;
+        Ok(rows::claims(lent, instance))
     }
 
     pub(super) async fn find_strays(

@@ -138,6 +138,10 @@ impl JobStore for PostgresStore {
         Ok(revoked.into_iter().map(JobId::from_uuid).collect())
     }
 
+    async fn lent(&self, ids: &[JobId], instance: InstanceId) -> Result<Vec<Claim>, StoreError> {
+        self.find_lent(ids, instance).await
+    }
+
     async fn strays(
         &self,
         instance: InstanceId,

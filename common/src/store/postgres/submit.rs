@@ -1,6 +1,6 @@
 //! Submit: jobs, inputs and idempotency records in one statement.
 
-use std::{collections::HashSet, ops::Range};
+use std::{collections::HashMap, ops::Range};
 
 use chrono::{DateTime, Utc};
 use sqlx::{Connection as _, FromRow, PgConnection};
@@ -25,7 +25,7 @@ const MAX_ROUNDS: usize = 3;
 /// then, so the statement that reads the winner's job sees it. All add in the order of the keys,
 /// so that none waits for one that waits for it.
 macro_rules! submit {
-    ($won:literal, $condition:literal) => {
+    ($won:literal, $condition:literal, $how:ident) => {
         concat!(
             "
 WITH input AS (
@@ -33,12 +33,13 @@ WITH input AS (
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[],
         $8::uuid[], $9::text[], $10::int8[], $11::int4[], $12::int8[], $13::text[], $14::bool[],
         $15::text[], $16::text[], $17::uuid[], $18::timestamptz[], $19::timestamptz[],
-        $20::timestamptz[], $21::timestamptz[], $22::text[], $23::bytea[], $26::text[]
+        $20::timestamptz[], $21::timestamptz[], $22::text[], $23::bytea[], $26::text[],
+        $27::uuid[]
     ) WITH ORDINALITY AS input (
         job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority,
         timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url, metadata, reply_to,
         created_at, ready_at, run_at, expires_at, idempotency_key, fingerprint, credential,
-        position
+        lend_to, position
     )
 ",
             $won,
@@ -50,23 +51,38 @@ WITH input AS (
             "
 )
 INSERT INTO jobs (
-    job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, status,
-    attempt, lost_attempts, timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url,
-    metadata, reply_to, created_at, ready_at, run_at, expires_at, instance_id, credential
+    job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority,
+    lost_attempts, timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url,
+    metadata, reply_to, created_at, ready_at, run_at, expires_at, credential, instance_id, status,
+    attempt, started_at, attempt_started_at
 )
 SELECT
-    job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority, 'queued',
-    0, 0, timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url,
-    metadata::json, reply_to, created_at, ready_at, run_at, expires_at, $25, credential
-FROM input",
+    job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority,
+    0, timeout_ms, num_retries, total_timeout_ms, route, stream, callback_url,
+    metadata::json, reply_to, created_at, ready_at, run_at, expires_at, credential, ",
+            submit!(@$how),
             $condition,
             "
-RETURNING job_id"
+RETURNING job_id, status = 'running' AS lent"
         )
+    };
+    (@queued) => {
+        "$25, 'queued', 0, NULL, NULL FROM input"
+    };
+    (@lent) => {
+        "
+    COALESCE(borrower.instance_id, $25),
+    CASE WHEN borrower.instance_id IS NULL THEN 'queued' ELSE 'running' END,
+    (borrower.instance_id IS NOT NULL)::int4,
+    CASE WHEN borrower.instance_id IS NOT NULL THEN created_at END,
+    CASE WHEN borrower.instance_id IS NOT NULL THEN created_at END
+FROM input
+LEFT JOIN instances AS borrower ON borrower.instance_id = ANY (ARRAY[input.lend_to])
+    AND borrower.lost_at IS NULL"
     };
 }
 
-/// For groups with idempotency keys.
+/// For groups with idempotency keys, lent or not.
 pub(super) const SUBMIT: &str = submit!(
     "), won AS (
     INSERT INTO idempotency_keys (account_id, idempotency_key, fingerprint, job_id, created_at)
@@ -78,11 +94,15 @@ pub(super) const SUBMIT: &str = submit!(
     RETURNING job_id
 ",
     "
-    WHERE idempotency_key IS NULL OR job_id IN (SELECT job_id FROM won)"
+    WHERE idempotency_key IS NULL OR job_id IN (SELECT job_id FROM won)",
+    lent
 );
 
 /// For groups without any: a statement pays for each table it names, written to or not.
-pub(super) const SUBMIT_UNKEYED: &str = submit!("", "");
+pub(super) const SUBMIT_UNKEYED: &str = submit!("", "", queued);
+
+/// The same, for groups of which some are to be lent.
+pub(super) const SUBMIT_LENDING: &str = submit!("", "", lent);
 
 pub(super) const REPEATED: &str = concat!(
     "SELECT wanted.position, idempotency_keys.fingerprint, ",
@@ -119,10 +139,10 @@ impl PostgresStore {
             let added = self.add_jobs(&open, publisher).await?;
             let mut taken = Vec::new();
             for (index, new) in open {
-                if added.contains(&new.job.id.as_uuid()) {
-                    answers[index] = Some(Submitted::Added);
-                } else {
-                    taken.push((index, new));
+                match added.get(&new.job.id.as_uuid()) {
+                    Some(false) => answers[index] = Some(Submitted::Added),
+                    Some(true) => answers[index] = Some(Submitted::Lent),
+                    None => taken.push((index, new)),
                 }
             }
             for (index, answer) in self.find_repeated(&taken).await? {
@@ -135,11 +155,12 @@ impl PostgresStore {
         })
     }
 
+    /// Those that were added, each with whether it was lent.
     async fn add_jobs(
         &self,
         jobs: &[(usize, &NewJob)],
         publisher: InstanceId,
-    ) -> Result<HashSet<Uuid>, StoreError> {
+    ) -> Result<HashMap<Uuid, bool>, StoreError> {
         let chunks = chunks_by_bytes(jobs.iter().map(|(_, new)| new.args.as_str().len()));
         let added = self
             .run(|lent| {
@@ -204,14 +225,20 @@ async fn insert(
     connection: &mut PgConnection,
     jobs: &[(usize, &NewJob)],
     publisher: InstanceId,
-) -> Result<Vec<Uuid>, sqlx::Error> {
+) -> Result<Vec<(Uuid, bool)>, sqlx::Error> {
     macro_rules! column {
         (|$new:ident| $value:expr) => {
             jobs.iter().map(|(_, $new)| $value).collect::<Vec<_>>()
         };
     }
-    let keyed = jobs.iter().any(|(_, new)| new.idempotency.is_some());
-    sqlx::query_scalar(if keyed { SUBMIT } else { SUBMIT_UNKEYED })
+    let statement = if jobs.iter().any(|(_, new)| new.idempotency.is_some()) {
+        SUBMIT
+    } else if jobs.iter().any(|(_, new)| new.lend_to.is_some()) {
+        SUBMIT_LENDING
+    } else {
+        SUBMIT_UNKEYED
+    };
+    sqlx::query_as(statement)
         .bind(column!(|new| new.job.id.as_uuid()))
         .bind(column!(|new| new.job.account.as_str()))
         .bind(column!(|new| new.job.operation.as_str()))
@@ -238,6 +265,7 @@ async fn insert(
         .bind(column!(|new| new.args.as_str()))
         .bind(publisher.as_uuid())
         .bind(column!(|new| new.job.credential.as_ref().map(CredentialName::as_str)))
+        .bind(column!(|new| new.lend_to.map(InstanceId::as_uuid)))
         .fetch_all(connection)
         .await
 }

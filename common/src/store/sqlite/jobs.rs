@@ -191,6 +191,10 @@ impl JobStore for SqliteStore {
         run::revoked(self, instance, held).await
     }
 
+    async fn lent(&self, ids: &[JobId], instance: InstanceId) -> Result<Vec<Claim>, StoreError> {
+        run::lent(self, ids, instance).await
+    }
+
     async fn strays(
         &self,
         instance: InstanceId,

@@ -11,7 +11,7 @@ use super::{
     error::in_table,
     jobs::{Columns, job_columns, job_row},
     streams::has_chunks,
-    values::{Hex, array, micros},
+    values::{self, Hex, array, micros},
     writer::{Durability, Tx},
 };
 use crate::{
@@ -72,6 +72,31 @@ fn claim_one(
         let job = job_row(&mut columns)?;
         Ok(ClaimRow { job, args: columns.next()?, ready_at: columns.next()? })
     })
+}
+
+pub(super) const LENT: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args, ready_at
+     FROM jobs
+     WHERE job_id IN (SELECT unhex(value) FROM jsonb_each(?1))
+         AND status = 'running' AND instance_id = ?2
+         AND attempt = 1 AND attempt_started_at = created_at
+         AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?2 AND lost_at IS NULL)"
+);
+
+pub(super) async fn lent(
+    store: &SqliteStore,
+    ids: &[JobId],
+    instance: InstanceId,
+) -> Result<Vec<Claim>, StoreError> {
+    let lent: Vec<ClaimRow<i64>> = sqlx::query_as(LENT)
+        .bind(values::ids(ids.iter().map(|id| id.as_uuid())))
+        .bind(instance.as_uuid())
+        .fetch_all(&store.readers)
+        .await
+        .map_err(in_table("jobs"))?;
+    Ok(rows::claims(lent, instance))
 }
 
 /// The status stands twice: the first is the condition of the index by instance.

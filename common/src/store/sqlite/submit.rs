@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     id::{AccountId, InstanceId, JobId},
-    job::{IdempotencyKey, Job, NewJob},
+    job::{IdempotencyKey, Job, JobStatus, NewJob},
     store::{
         StoreError, Submitted,
         rows::{self, Reader},
@@ -46,9 +46,22 @@ fn add(tx: &Tx<'_>, new: &NewJob, publisher: InstanceId) -> Result<Submitted, St
             None => insert_key(tx, &new.job, idempotency)?,
         }
     }
-    insert_job(tx, &new.job, publisher)?;
+    let borrower = match new.lend_to {
+        Some(instance) => living(tx, instance)?,
+        None => None,
+    };
+    insert_job(tx, &new.job, publisher, borrower)?;
     insert_input(tx, new)?;
-    Ok(Submitted::Added)
+    Ok(if borrower.is_some() { Submitted::Lent } else { Submitted::Added })
+}
+
+pub(super) const LIVING: &str =
+    "SELECT instance_id FROM instances WHERE instance_id = ?1 AND lost_at IS NULL";
+
+/// The instance, if it is known and not lost.
+fn living(tx: &Tx<'_>, instance: InstanceId) -> Result<Option<InstanceId>, StoreError> {
+    let found = tx.optional("instances", LIVING, [instance.as_uuid()], |row| row.get(0))?;
+    Ok(found.map(InstanceId::from_uuid))
 }
 
 pub(super) const KNOWN_KEY: &str = "SELECT fingerprint, job_id FROM idempotency_keys
@@ -86,16 +99,23 @@ fn insert_key(tx: &Tx<'_>, job: &Job, idempotency: &IdempotencyKey) -> Result<()
     Ok(())
 }
 
-fn insert_job(tx: &Tx<'_>, job: &Job, publisher: InstanceId) -> Result<(), StoreError> {
+fn insert_job(
+    tx: &Tx<'_>,
+    job: &Job,
+    publisher: InstanceId,
+    borrower: Option<InstanceId>,
+) -> Result<(), StoreError> {
+    let status = if borrower.is_some() { JobStatus::Running } else { JobStatus::Queued };
+    let started_at = borrower.map(|_| micros(job.created_at));
     let insert = "INSERT INTO jobs (
              job_id, account_id, operation, alias, vendor, model, model_id, retry_of, priority,
              status, attempt, lost_attempts, timeout_ms, num_retries, total_timeout_ms, route,
              stream, callback_url, metadata, reply_to, created_at, ready_at, run_at, expires_at,
-             instance_id, credential
+             instance_id, credential, started_at, attempt_started_at
          )
          VALUES (
-             ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'queued', 0, 0, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
-             ?17, ?18, ?19, ?20, ?21, ?22, ?23
+             ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?24, ?25, 0, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+             ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?26, ?26
          )";
     let values = params![
         job.id.as_uuid(),
@@ -119,8 +139,11 @@ fn insert_job(tx: &Tx<'_>, job: &Job, publisher: InstanceId) -> Result<(), Store
         micros(rows::ready_at(job.run_at, job.created_at)),
         job.run_at.map(micros),
         job.expires_at.map(micros),
-        publisher.as_uuid(),
+        borrower.unwrap_or(publisher).as_uuid(),
         job.credential.as_ref().map(crate::credential::CredentialName::as_str),
+        status.as_str(),
+        u32::from(borrower.is_some()),
+        started_at,
     ];
     tx.execute("jobs", insert, values)?;
     Ok(())

@@ -136,7 +136,10 @@ impl Bench {
         let job = job(&self.account, url, now);
         let id = job.id;
         let args = Json::parse("{}").unwrap();
-        self.store.submit(&[NewJob { job, args, idempotency: None }], self.instance).await.unwrap();
+        self.store
+            .submit(&[NewJob { job, args, idempotency: None, lend_to: None }], self.instance)
+            .await
+            .unwrap();
         let claim = self.store.claim(&[id], self.instance, now).await.unwrap().remove(0);
         let outcome = Outcome::Succeeded {
             response: Json::parse(response).unwrap(),

@@ -381,9 +381,11 @@ async fn statements_look_rows_up_even_when_planned_on_small_tables() {
 /// All that go by ids, or take a part of what is unfinished.
 const STATEMENTS: &[&str] = &[
     submit::SUBMIT,
+    submit::SUBMIT_LENDING,
     submit::SUBMIT_UNKEYED,
     submit::REPEATED,
     claims::CLAIM,
+    claims::LENT,
     claims::STRAYS,
     finish::FINISH,
     finish::FINISH_QUIETLY,
