@@ -51,7 +51,7 @@ pub struct CompareArgs {
     /// Clients of the throughput measurement
     #[arg(long, default_value_t = 128)]
     clients: usize,
-    /// Also measure the memory of `dev` with this many jobs queued; 0: not
+    /// Also measure the memory of each process with this many jobs queued; 0: not
     #[arg(long, default_value_t = 100_000)]
     queued: u64,
     /// What to run; rows need both a stack and its floor
@@ -63,12 +63,15 @@ pub struct CompareArgs {
 pub(crate) enum Stack {
     Floor,
     Inferq,
+    /// `Inferq` whose workers lend no places.
+    Lanes,
     EmbeddedFloor,
     Embedded,
 }
 
 impl Stack {
-    const ALL: [Self; 4] = [Self::Floor, Self::Inferq, Self::EmbeddedFloor, Self::Embedded];
+    const ALL: [Self; 5] =
+        [Self::Floor, Self::Inferq, Self::Lanes, Self::EmbeddedFloor, Self::Embedded];
 }
 
 /// One row of the table: a figure of inferq beside the same of the floor.
@@ -100,8 +103,9 @@ pub async fn run(args: CompareArgs) -> anyhow::Result<()> {
         row("async jobs, end to end", "jobs/s", true),
         row("the same, embedded", "jobs/s", true),
         row("202 after durable accept, one at a time, p50", "ms", false),
-        row("sync through the queue, one at a time, p50", "ms", false),
+        row("sync, one at a time, p50", "ms", false),
         row("the same, embedded", "ms", false),
+        row("the same on servers, every job through its lane", "ms", false),
     ];
     let mut ready = Vec::new();
     let mut memory: Vec<(String, Vec<f64>)> = Vec::new();
@@ -112,18 +116,27 @@ pub async fn run(args: CompareArgs) -> anyhow::Result<()> {
                 .await
                 .with_context(|| format!("{stack:?}, round {round}"))?;
             let figures: &[(usize, f64)] = match stack {
-                Stack::Floor | Stack::Inferq => &[
+                Stack::Floor => &[
+                    (0, measured.throughput.jobs_per_second),
+                    (2, measured.accept.p50_ms),
+                    (3, measured.sync.p50_ms),
+                    (5, measured.sync.p50_ms),
+                ],
+                Stack::Inferq => &[
                     (0, measured.throughput.jobs_per_second),
                     (2, measured.accept.p50_ms),
                     (3, measured.sync.p50_ms),
                 ],
+                Stack::Lanes => &[(5, measured.sync.p50_ms)],
                 Stack::EmbeddedFloor | Stack::Embedded => {
                     &[(1, measured.throughput.jobs_per_second), (4, measured.sync.p50_ms)]
                 }
             };
             for &(index, figure) in figures {
                 match stack {
-                    Stack::Inferq | Stack::Embedded => rows[index].inferq.push(figure),
+                    Stack::Inferq | Stack::Lanes | Stack::Embedded => {
+                        rows[index].inferq.push(figure);
+                    }
                     Stack::Floor | Stack::EmbeddedFloor => rows[index].floor.push(figure),
                 }
             }
@@ -147,36 +160,44 @@ pub async fn run(args: CompareArgs) -> anyhow::Result<()> {
     print_table(&args, &rows, &ready, &memory);
     print_cpu(&cpu);
     if args.queued > 0 {
-        let mib = memory_with_queue(&args, folder.path()).await?;
-        print(&format!(
-            "| memory (PSS) of dev with {} jobs queued | {mib:.0} MiB | - | - |",
-            args.queued
-        ));
+        for stack in [Stack::Inferq, Stack::Embedded] {
+            if args.stacks.contains(&stack) {
+                print_memory_with_queue(&args, stack, folder.path()).await?;
+            }
+        }
     }
     Ok(())
 }
 
-/// What `dev` needs while its vendor answers nothing and jobs pile up.
-async fn memory_with_queue(args: &CompareArgs, folder: &Path) -> anyhow::Result<f64> {
-    let own = std::env::current_exe()?;
-    let mut vendor = Command::new(&own);
-    let (_vendor, vendor_address) =
-        listening(vendor.args(["vendor", "--delay-ms", "3600000"])).await?;
-    let vendor_url = format!("http://{vendor_address}/v1");
-    let data = TempDir::new_in(folder)?;
-    let address = free_address()?;
-    let mut dev = inferq(&args.inferq, &[("INFERQ__VENDORS__OPENAI__BASE_URL", &vendor_url)]);
-    dev.args(["dev", "--listen", &address, "--data-dir"]).arg(data.path().join("data"));
-    let mut dev = dev.stdout(Stdio::null()).spawn()?;
-    let url = format!("http://{address}");
-    is_ready(&url).await?;
+/// What each process needs while its vendor answers nothing and jobs pile up.
+async fn print_memory_with_queue(
+    args: &CompareArgs,
+    stack: Stack,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    let setup = setup(args, args.rounds, 3_600_000);
+    let started = start(&setup, stack, folder).await?;
     let mut queued = 0;
     while queued < args.queued {
-        queued += load(&url, Kind::Accept, args.clients, 2.0).await?.jobs;
+        queued += load(&started.url, Kind::Accept, args.clients, 2.0).await?.jobs;
     }
-    let mib = dev.id().and_then(pss_mib).context("dev is running")?;
-    dev.kill().await?;
-    Ok(mib)
+    for (name, mib) in started.memory() {
+        print(&format!(
+            "| memory (PSS) of {name} with {queued} jobs queued | {mib:.0} MiB | - | - |"
+        ));
+    }
+    started.stop().await
+}
+
+fn setup(args: &CompareArgs, number: u32, delay_ms: u64) -> Setup<'_> {
+    Setup {
+        inferq: &args.inferq,
+        postgres: &args.postgres,
+        amqp: &args.amqp,
+        number,
+        delay_ms,
+        concurrency: CONCURRENCY,
+    }
 }
 
 fn row(name: &'static str, unit: &'static str, more: bool) -> Row {
@@ -305,14 +326,16 @@ pub(crate) async fn start(
             processes.push(("floor".to_owned(), floor));
             format!("http://{address}")
         }
-        Stack::Inferq => {
+        Stack::Inferq | Stack::Lanes => {
             let database =
                 fresh_database(setup.postgres, &format!("bench_inferq_{}", setup.number)).await?;
+            let lends = (stack == Stack::Inferq).to_string();
             let settings = [
                 ("INFERQ__DATABASE__URL", database.as_str()),
                 ("INFERQ__BROKER__URL", setup.amqp),
                 ("INFERQ__VENDORS__OPENAI__BASE_URL", &vendor_url),
                 ("INFERQ__WORKER__CONCURRENCY", &concurrency),
+                ("INFERQ__WORKER__LEND_PLACES", &lends),
             ];
             let status =
                 inferq(setup.inferq, &settings).arg("migrate").stdout(Stdio::null()).status();
@@ -347,15 +370,7 @@ async fn measure(
     folder: &Path,
     round: u32,
 ) -> anyhow::Result<Measured> {
-    let setup = Setup {
-        inferq: &args.inferq,
-        postgres: &args.postgres,
-        amqp: &args.amqp,
-        number: round,
-        delay_ms: 0,
-        concurrency: CONCURRENCY,
-    };
-    let started = start(&setup, stack, folder).await?;
+    let started = start(&setup(args, round, 0), stack, folder).await?;
     let url = &started.url;
     // Lanes, pools and caches are filled before anything counts.
     load(url, Kind::Async, 16, 1.0).await?;
