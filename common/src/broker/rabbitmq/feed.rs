@@ -10,8 +10,8 @@ use lapin::{
     Channel, Consumer,
     message::Delivery,
     options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions,
-        BasicQosOptions, BasicRejectOptions,
+        BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+        BasicRejectOptions,
     },
     types::{FieldTable, ShortString},
 };
@@ -24,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use super::{
+    acks::Acks,
     link::{Backoff, Link, Live},
     topology,
 };
@@ -82,7 +83,7 @@ pub(super) struct FeedContext {
 
 /// One open subscription.
 struct Subscription {
-    channel: Channel,
+    acks: Arc<Acks>,
     consumer: Consumer,
     /// Dropped with it, which tells the keeper.
     _alive: oneshot::Sender<()>,
@@ -158,8 +159,8 @@ impl Feed {
     fn take(&mut self, item: Option<lapin::Result<Delivery>>) -> Option<Taken> {
         match item {
             Some(Ok(delivery)) => {
-                let channel = self.current.as_ref()?.channel.clone();
-                return Some(Taken { delivery, channel });
+                let acks = Arc::clone(&self.current.as_ref()?.acks);
+                return Some(Taken { delivery, acks });
             }
             Some(Err(error)) => {
                 info!(source = ?self.source, %error, "the subscription ended; subscribing again");
@@ -187,11 +188,12 @@ impl Drop for Feed {
 async fn give_back(mut subscription: Subscription) {
     let tag = subscription.consumer.tag();
     // Answered after everything that was on its way: the consumer's stream ends then.
-    if subscription.channel.basic_cancel(tag, BasicCancelOptions::default()).await.is_err() {
+    let channel = &subscription.acks.channel;
+    if channel.basic_cancel(tag, BasicCancelOptions::default()).await.is_err() {
         return;
     }
     while let Some(Ok(delivery)) = subscription.consumer.next().await {
-        Taken { delivery, channel: subscription.channel.clone() }.nack();
+        Taken { delivery, acks: Arc::clone(&subscription.acks) }.nack();
     }
 }
 
@@ -218,7 +220,8 @@ impl Keeper {
             match timeout(self.context.timeout, self.source.subscribe(&live)).await {
                 Ok(Ok((channel, consumer))) => {
                     let (alive, ended) = oneshot::channel();
-                    let subscription = Subscription { channel, consumer, _alive: alive };
+                    let acks = Arc::new(Acks::new(&self.context, channel, self.source));
+                    let subscription = Subscription { acks, consumer, _alive: alive };
                     if self.subscriptions.send(subscription).await.is_err() {
                         return;
                     }
@@ -243,30 +246,33 @@ impl Keeper {
 pub(super) struct Taken {
     pub(super) delivery: Delivery,
     /// Keeps the channel open, even when its consumer is gone.
-    channel: Channel,
+    acks: Arc<Acks>,
 }
 
 impl Taken {
+    /// Done with, in a few milliseconds at most.
     pub(super) fn ack(&self) {
-        let ack = self.channel.basic_ack(self.delivery.delivery_tag, BasicAckOptions::default());
-        let _ = ack.now_or_never();
+        self.acks.ack(self.delivery.delivery_tag);
     }
 
-    /// Answers for all of its channel up to this one.
+    /// Answers for all of its channel up to this one, which none of them was before.
     pub(super) fn ack_all(&self) {
-        let options = BasicAckOptions { multiple: true };
-        let _ = self.channel.basic_ack(self.delivery.delivery_tag, options).now_or_never();
+        self.acks.send(self.delivery.delivery_tag, true);
     }
 
     /// Deliver it again, to anyone.
     pub(super) fn nack(&self) {
+        let tag = self.delivery.delivery_tag;
         let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-        let _ = self.channel.basic_nack(self.delivery.delivery_tag, options).now_or_never();
+        let _ = self.acks.channel.basic_nack(tag, options).now_or_never();
+        self.acks.state().answer(tag, false);
     }
 
     /// Set it aside.
     pub(super) fn reject(&self) {
+        let tag = self.delivery.delivery_tag;
         let options = BasicRejectOptions { requeue: false };
-        let _ = self.channel.basic_reject(self.delivery.delivery_tag, options).now_or_never();
+        let _ = self.acks.channel.basic_reject(tag, options).now_or_never();
+        self.acks.state().answer(tag, false);
     }
 }

@@ -4,6 +4,7 @@
 //! consuming must go on then. Both are kept by supervisors (`link`); `publish` awaits confirms,
 //! `feed` consumes, `topology` declares.
 
+mod acks;
 mod address;
 mod events;
 mod feed;
