@@ -63,7 +63,7 @@ struct Registry {
     /// Who reads a job's chunks as they come.
     ears: HashMap<JobId, Vec<(u64, Arc<Ear>)>>,
     /// Made here, with an event to come: as they were made.
-    placed: HashMap<JobId, Job>,
+    placed: HashMap<JobId, Box<Job>>,
     /// The latest of them in their order, those included that have ended since.
     placed_order: VecDeque<JobId>,
 }
@@ -123,7 +123,7 @@ impl Waiters {
             return;
         }
         let mut registry = self.lock();
-        registry.placed.insert(job.id, job.clone());
+        registry.placed.insert(job.id, Box::new(job.clone()));
         registry.placed_order.push_back(job.id);
         if registry.placed_order.len() > MAX_PLACED
             && let Some(oldest) = registry.placed_order.pop_front()
@@ -136,7 +136,8 @@ impl Waiters {
     /// not come yet.
     pub(crate) fn register_placed(&self, id: JobId, account: &AccountId) -> (Waiter, Option<Job>) {
         let mut registry = self.lock();
-        let placed = registry.placed.get(&id).filter(|job| job.account == *account).cloned();
+        let placed = registry.placed.get(&id).filter(|job| job.account == *account);
+        let placed = placed.map(|job| Job::clone(job));
         let (number, woken) = registry.register(id);
         drop(registry);
         (Waiter { job: id, number, woken, waiters: self.clone() }, placed)
