@@ -8,7 +8,11 @@ use harness::{KEY, Mode, Platform, chat, eventually};
 use reqwest::Method;
 use serde_json::json;
 
-stories!(every_end_of_a_job_is_counted_and_timed);
+stories!(
+    every_end_of_a_job_is_counted_and_timed,
+    a_call_that_waits_is_lent_to_a_worker_with_room,
+    no_place_is_lent_where_the_operator_says_so,
+);
 
 async fn every_end_of_a_job_is_counted_and_timed(mode: Mode) {
     let platform = Platform::start(mode).await;
@@ -52,6 +56,37 @@ async fn every_end_of_a_job_is_counted_and_timed(mode: Mode) {
         assert!(sum(&text, "group_commit_size_count", &[("kind", kind)]).unwrap() >= 4.0, "{kind}");
     }
     assert!(sum(&text, "http_request_duration_seconds_count", &[("method", "POST")]).is_some());
+}
+
+async fn a_call_that_waits_is_lent_to_a_worker_with_room(mode: Mode) {
+    let platform = Platform::start(mode).await;
+    let n_calls = 8;
+    for number in 0..n_calls {
+        let answer = platform.infer(&chat(&format!("call-{number}"), &json!({}))).await;
+        assert_eq!(answer.status(), 200);
+        let id = answer.headers()["x-job-id"].to_str().unwrap();
+        let attempts = platform.attempts(id).await;
+        assert_eq!(attempts.len(), 1, "{attempts:?}");
+    }
+    // Each api has to hear of a worker first.
+    let n_apis = u32::try_from(platform.fronts.len()).unwrap();
+    let lent = sum(&scrape(&platform).await, "jobs_lent_total", &[("vendor", "openai")]).unwrap();
+    assert!(lent >= f64::from(n_calls - n_apis), "{lent} of {n_calls} calls were lent");
+    assert_eq!(sum(&scrape(&platform).await, "loans_returned_total", &[]), None);
+
+    let id = platform.submit(&chat("nobody waits", &json!({}))).await;
+    platform.ends(&id).await;
+    let after = sum(&scrape(&platform).await, "jobs_lent_total", &[]).unwrap();
+    assert!((after - lent).abs() < f64::EPSILON, "a job nobody waits for goes through its lane");
+}
+
+async fn no_place_is_lent_where_the_operator_says_so(mode: Mode) {
+    let platform = Platform::start_with(mode, &[("INFERQ__WORKER__LEND_PLACES", "false")]).await;
+    for number in 0..4 {
+        let answer = platform.infer(&chat(&format!("call-{number}"), &json!({}))).await;
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(sum(&scrape(&platform).await, "jobs_lent_total", &[]), None);
 }
 
 /// What all processes tell.

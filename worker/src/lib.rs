@@ -54,7 +54,7 @@ pub struct Worker {
     pub instance: CurrentInstance,
     /// Its attempts; the inbox's cancels go to [`Running::cancel`].
     pub running: Running,
-    /// What is lent to it; the inbox's loans go to [`Intake::lent`].
+    /// What is lent to it; the inbox's loans go to [`Intake::take`].
     pub intake: Intake,
     pub registry: Registry,
     /// Of the accounts whose jobs it runs.
