@@ -12,6 +12,17 @@ use crate::{
     },
 };
 
+/// Those of a [`ClaimRow`].
+macro_rules! claim_columns {
+    () => {
+        concat!(
+            job_columns!(),
+            ", (SELECT job_inputs.args::text FROM job_inputs WHERE job_inputs.job_id = jobs.job_id)
+    AS args, jobs.ready_at"
+        )
+    };
+}
+
 /// A job locked by another statement is being claimed, cancelled, expired or republished; whoever
 /// does that sees to it, so it is skipped, not waited for.
 pub(super) const CLAIM: &str = concat!(
@@ -34,16 +45,13 @@ SET status = 'running', attempt = jobs.attempt + 1, instance_id = $2, run_at = N
 FROM due
 WHERE jobs.job_id = ANY (ARRAY[due.job_id])
 RETURNING ",
-    job_columns!(),
-    ", (SELECT job_inputs.args::text FROM job_inputs WHERE job_inputs.job_id = jobs.job_id) AS args,
-    jobs.ready_at"
+    claim_columns!()
 );
 
 pub(super) const LENT: &str = concat!(
     "SELECT ",
-    job_columns!(),
-    ", (SELECT job_inputs.args::text FROM job_inputs WHERE job_inputs.job_id = jobs.job_id) AS args,
-    jobs.ready_at
+    claim_columns!(),
+    "
     FROM jobs
     WHERE jobs.job_id = ANY ($1)
         AND jobs.status || '' = 'running'
@@ -56,9 +64,8 @@ pub(super) const LENT: &str = concat!(
 /// The status stands twice: the first is the condition of the index by instance.
 pub(super) const STRAYS: &str = concat!(
     "SELECT ",
-    job_columns!(),
-    ", (SELECT job_inputs.args::text FROM job_inputs WHERE job_inputs.job_id = jobs.job_id) AS args,
-    jobs.ready_at
+    claim_columns!(),
+    "
     FROM jobs
     WHERE jobs.status IN ('queued', 'running') AND jobs.status = 'running'
         AND jobs.instance_id = $1

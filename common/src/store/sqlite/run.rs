@@ -23,6 +23,16 @@ use crate::{
     },
 };
 
+/// Those of a [`ClaimRow`].
+macro_rules! claim_columns {
+    () => {
+        concat!(
+            job_columns!(),
+            ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args, ready_at"
+        )
+    };
+}
+
 pub(super) const CLAIM: &str = concat!(
     "UPDATE jobs
      SET status = 'running', instance_id = ?2, attempt = attempt + 1, run_at = NULL,
@@ -33,8 +43,7 @@ pub(super) const CLAIM: &str = concat!(
              OR ticket IS NOT NULL)
          AND EXISTS (SELECT 1 FROM instances WHERE instance_id = ?2 AND lost_at IS NULL)
      RETURNING ",
-    job_columns!(),
-    ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args, ready_at"
+    claim_columns!()
 );
 
 /// A claim that a loss of power forgets leaves its job queued, to be claimed again; what the claim
@@ -76,8 +85,8 @@ fn claim_one(
 
 pub(super) const LENT: &str = concat!(
     "SELECT ",
-    job_columns!(),
-    ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args, ready_at
+    claim_columns!(),
+    "
      FROM jobs
      WHERE job_id IN (SELECT unhex(value) FROM jsonb_each(?1))
          AND status = 'running' AND instance_id = ?2
@@ -102,8 +111,8 @@ pub(super) async fn lent(
 /// The status stands twice: the first is the condition of the index by instance.
 pub(super) const STRAYS: &str = concat!(
     "SELECT ",
-    job_columns!(),
-    ", (SELECT args FROM job_inputs AS i WHERE i.job_id = jobs.job_id) AS args, ready_at
+    claim_columns!(),
+    "
      FROM jobs
      WHERE status IN ('queued', 'running') AND status = 'running'
          AND instance_id = ?1
