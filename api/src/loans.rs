@@ -1,7 +1,7 @@
 //! Jobs whose callers wait, lent to a worker with room as they are stored.
 //!
-//! The worker is told through its inbox and runs what the store says that it was lent. If it is never
-//! told, because this process ends or the broker is away, it finds the job by itself.
+//! The worker is told through its inbox, with the claim where that is not too large. If it is never told,
+//! because this process ends or the broker is away, it finds the job by itself.
 
 use std::sync::Arc;
 
