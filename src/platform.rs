@@ -12,9 +12,10 @@ use inferq_common::{
     credential::MasterKeys,
     credential_source::CredentialSource,
     egress::Guard,
+    heartbeat::Heartbeat,
     id::{ApiKeyId, InstanceId},
     inbox::{Handlers, InboxHub},
-    instance::{self, CurrentInstance, Identity},
+    instance::{CurrentInstance, Identity},
     publisher::Publisher,
     shutdown::Shutdown,
     store::{self, Reason, SharedStore, StoreError, path::JobPath},
@@ -31,7 +32,6 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 use url::Url;
 
@@ -107,8 +107,7 @@ pub struct Platform {
     credentials: CredentialSource,
     /// Where the api listens, or the worker's health and metrics.
     listener: Option<(TcpListener, SocketAddr)>,
-    heart: JoinSet<()>,
-    stop_heart: CancellationToken,
+    heartbeat: Heartbeat,
 }
 
 impl Platform {
@@ -140,16 +139,16 @@ impl Platform {
         };
         let broker = broker::open(&config.broker);
         let instance = CurrentInstance::new(InstanceId::new(clock.now()));
-        let stop_heart = CancellationToken::new();
-        let mut heart = JoinSet::new();
         let identity = Identity { role: roles.name, host: host_name(), alone: roles.alone };
-        heart.spawn(instance::keep_alive(
-            Arc::clone(&store),
+        let heartbeat = Heartbeat::start(
+            &config.database,
+            &store,
             Arc::clone(&clock),
             identity,
             instance.clone(),
-            stop_heart.clone(),
-        ));
+        )
+        .await
+        .map_err(|error| Failure::new(code::SYSTEM, chain(&error)))?;
         if timeout(STORE_PATIENCE, instance.fresh()).await.is_err() {
             return Err(Failure::new(code::UNAVAILABLE, "the store did not register this process"));
         }
@@ -172,8 +171,7 @@ impl Platform {
             master_keys,
             credentials,
             listener,
-            heart,
-            stop_heart,
+            heartbeat,
         };
         if let Some(key) = platform.config.auth.bootstrap_key.clone() {
             platform.ensure_key(&key, "bootstrap").await?;
@@ -313,12 +311,11 @@ impl Platform {
     }
 
     /// Lets go of everything, the heartbeat last: until then what is in hand is this process's.
-    async fn close(mut self, hub: &InboxHub) {
+    async fn close(self, hub: &InboxHub) {
         self.path.close().await;
         self.publisher.close(PUBLISH_GRACE).await;
         hub.close().await;
-        self.stop_heart.cancel();
-        while self.heart.join_next().await.is_some() {}
+        self.heartbeat.stop().await;
         self.broker.close(PUBLISH_GRACE).await;
         self.store.close().await;
     }

@@ -159,7 +159,8 @@ pub struct Identity {
     pub alone: bool,
 }
 
-/// Registers this process and renews its heartbeat every second until `stop`, then retires it.
+/// Registers this process and renews its heartbeat every second until `stop`, then retires it. A process runs it
+/// as [`Heartbeat`](crate::heartbeat::Heartbeat).
 ///
 /// A process that finds itself lost takes a new id and puts it into `current`; whoever holds
 /// something under the old id learns it from [`CurrentInstance::gone`]. While the store is away it

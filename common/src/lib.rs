@@ -29,6 +29,7 @@ pub mod cache;
 pub mod config;
 pub mod credential_source;
 pub mod egress;
+pub mod heartbeat;
 pub mod inbox;
 pub mod instance;
 pub mod outage;
