@@ -12,7 +12,7 @@ use inferq_common::{
     job::Json,
     vendor::Vendor,
 };
-use inferq_vendors::{Call, Candidate, Registry, VendorError};
+use inferq_vendors::{Call, Candidate, Registry, Share, VendorError};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -191,6 +191,7 @@ async fn check(
             args: args.clone(),
             route: None,
             timeout: limit,
+            memory: Share::default(),
         };
         all.push(check_one(candidate, &call, model.is_some()).await);
     }

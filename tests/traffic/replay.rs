@@ -13,7 +13,7 @@ use inferq_common::{
     usage::Usage,
     vendor::Vendor,
 };
-use inferq_vendors::{Adapter, Call, Registry};
+use inferq_vendors::{Adapter, Call, Registry, Share};
 use reqwest::Method;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
@@ -330,6 +330,7 @@ fn call(plan: &Plan) -> Call {
         args: plan.args.clone(),
         route: plan.route,
         timeout: PATIENCE,
+        memory: Share::default(),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod eventstream;
 pub mod framing;
 pub mod hint;
 pub mod json;
+pub mod memory;
 pub mod remote;
 pub mod sse;
 
@@ -43,6 +44,7 @@ use inferq_common::{
 pub use self::{
     assemble::{Assemble, Collected},
     error::{BuildError, VendorError},
+    memory::{AnswerMemory, Share},
     registry::{Candidate, Candidates, Registry},
 };
 
@@ -60,6 +62,8 @@ pub struct Call {
     pub route: Option<Route>,
     /// When the caller will drop the call; for vendors that want to be told.
     pub timeout: Duration,
+    /// What a whole answer may take; kept by the caller until it needs the answer no more.
+    pub memory: Share,
 }
 
 /// What a vendor answered.

@@ -291,6 +291,7 @@ mod tests {
     use inferq_common::clock::{Clock as _, SystemClock};
 
     use super::*;
+    use crate::Share;
 
     fn call(model: &str) -> Call {
         Call {
@@ -300,6 +301,7 @@ mod tests {
             args: Json::parse("{}").unwrap(),
             route: None,
             timeout: Duration::from_secs(60),
+            memory: Share::default(),
         }
     }
 

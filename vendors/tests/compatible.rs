@@ -13,7 +13,7 @@ use inferq_common::{
     vendor::Vendor,
 };
 use inferq_vendors::{
-    Adapter, Call, Chunk, VendorError, azure, fireworks_ai, remote::http::Clients, xai,
+    Adapter, Call, Chunk, Share, VendorError, azure, fireworks_ai, remote::http::Clients, xai,
 };
 use serde_json::json;
 use wiremock::{
@@ -49,6 +49,7 @@ fn call(model: &str, args: &str) -> Call {
         args: Json::parse(args).expect("arguments are JSON"),
         route: None,
         timeout: Duration::from_secs(60),
+        memory: Share::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use inferq_common::{
     job::{Json, Route},
 };
 use inferq_vendors::{
-    Adapter, Call, Chunk,
+    Adapter, Call, Chunk, Share,
     gemini::{self, Gemini},
     remote::{Remote, http::Clients},
     vertex_ai::{self, VertexAi},
@@ -65,6 +65,7 @@ fn call(model: &str, args: &str) -> Call {
         args: Json::parse(args).expect("arguments are JSON"),
         route: None,
         timeout: Duration::from_secs(60),
+        memory: Share::default(),
     }
 }
 

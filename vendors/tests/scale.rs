@@ -14,7 +14,7 @@ use inferq_common::{
     usage::Usage,
 };
 use inferq_vendors::{
-    Adapter, Call, Chunk, Progress, VendorError, launch, llmengine, remote::http::Clients,
+    Adapter, Call, Chunk, Progress, Share, VendorError, launch, llmengine, remote::http::Clients,
 };
 use wiremock::{
     Mock, MockServer, ResponseTemplate,
@@ -47,6 +47,7 @@ fn call(model: &str, args: &str) -> Call {
         args: Json::parse(args).unwrap(),
         route: None,
         timeout: Duration::from_secs(90),
+        memory: Share::default(),
     }
 }
 

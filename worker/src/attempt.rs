@@ -48,10 +48,14 @@ pub(crate) async fn run(runner: &Runner, claim: Claim, trace: Option<&str>) {
 /// Runs one attempt; answers with the next one where it follows at once.
 async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     observe_wait(&claim);
-    let held = runner.worker.running.hold(&claim);
+    let held = runner.worker.running.hold(&claim, runner.answers.share());
     let began = Instant::now();
     let called = call::run(runner, &claim, &held).await;
     let n_chunks = called.n_chunks;
+    if held.memory.has_waited() {
+        counter!(metric::ANSWERS_HELD_UP).increment(1);
+        debug!("the answer had to wait until others were stored");
+    }
     let now = runner.worker.clock.now();
     let Some(mut outcome) = decide(&runner.retry, &claim.job, called, now, &mut rand::rng()) else {
         info!("attempt was stopped: the store has given it another end");

@@ -17,6 +17,7 @@ use inferq_common::{
     usage::Usage,
     vendor::Vendor,
 };
+use inferq_vendors::AnswerMemory;
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
@@ -36,6 +37,8 @@ pub(crate) struct Runner {
     /// Of the vendors it serves.
     pub(crate) places: HashMap<Vendor, Places>,
     pub(crate) begun: Begun,
+    /// What the vendors' answers may take until they are stored.
+    pub(crate) answers: AnswerMemory,
     /// Owns the task of each attempt.
     pub(crate) attempts: TaskTracker,
     /// Rung when a job with a callback has ended here.
@@ -60,6 +63,7 @@ impl Runner {
             retry: RetryPolicy::default(),
             gate: Gate::new(worker.config.concurrency),
             registered: Registered::new(worker.config.concurrency),
+            answers: AnswerMemory::new(worker.config.answer_memory_bytes),
             worker,
             places,
             begun: Begun::default(),

@@ -9,6 +9,7 @@ use inferq_common::{
     id::{InstanceId, JobId},
     store::Claim,
 };
+use inferq_vendors::Share;
 use tokio_util::sync::CancellationToken;
 
 /// Every attempt in hand. Clones share it.
@@ -80,19 +81,19 @@ impl Running {
         TakenUp { running: self.clone(), job_id, alone }
     }
 
-    /// Notes that a claim is being run, until the answer is dropped.
-    pub(crate) fn hold(&self, claim: &Claim) -> Held {
-        self.keep((claim.job.id, claim.attempt()), claim.instance)
+    /// Notes that a claim is being run, until the answer is dropped; its vendor's answer may take `memory`.
+    pub(crate) fn hold(&self, claim: &Claim, memory: Share) -> Held {
+        self.keep((claim.job.id, claim.attempt()), claim.instance, memory)
     }
 
-    fn keep(&self, key: (JobId, u32), instance: InstanceId) -> Held {
+    fn keep(&self, key: (JobId, u32), instance: InstanceId, memory: Share) -> Held {
         let revoked = CancellationToken::new();
         let mut attempts = self.attempts();
         let serial = attempts.next_serial;
         attempts.next_serial += 1;
         let entry = Entry { instance, revoked: revoked.clone(), serial };
         attempts.entries.insert(key, entry);
-        Held { running: self.clone(), key, serial, revoked }
+        Held { running: self.clone(), key, serial, revoked, memory }
     }
 
     fn attempts(&self) -> MutexGuard<'_, Attempts> {
@@ -145,6 +146,8 @@ pub(crate) struct Held {
     serial: u64,
     /// Cancelled when the store has given the attempt another end.
     pub(crate) revoked: CancellationToken,
+    /// Kept until the answer is stored.
+    pub(crate) memory: Share,
 }
 
 impl Drop for Held {
@@ -180,11 +183,11 @@ mod tests {
         let now = DateTime::UNIX_EPOCH;
         let (running, instance) = (Running::default(), InstanceId::new(now));
         let key = (JobId::new(now), 1);
-        let first = running.keep(key, instance);
+        let first = running.keep(key, instance, Share::default());
         let seen = running.held_by(instance);
         assert_eq!(seen.iter().map(InHand::key).collect::<Vec<_>>(), [key]);
         drop(first);
-        let second = running.keep(key, instance);
+        let second = running.keep(key, instance, Share::default());
         running.cancel_claim(seen[0]);
         assert!(!second.revoked.is_cancelled());
         running.cancel_claim(running.held_by(instance)[0]);

@@ -104,6 +104,10 @@ fn a_value_out_of_range_names_its_key_and_the_range() {
         ("[callbacks]\nconcurrency = 0", "callbacks.concurrency: must be 1 to 10000, not 0"),
         ("[callbacks]\nper_host = 0", "callbacks.per_host: must be 1 to 10000, not 0"),
         ("[callbacks]\ntimeout_ms = 0", "callbacks.timeout_ms: must be 1 to 86400000, not 0"),
+        (
+            "[worker]\nanswer_memory_bytes = 1",
+            "worker.answer_memory_bytes: must be 1048576 to 1099511627776, not 1",
+        ),
         ("[database]\nmax_connections = 3", "database.max_connections: must be 4 to 10000, not 3"),
         ("[database]\nmax_group = 0", "database.max_group: must be 1 to 1000, not 0"),
         (

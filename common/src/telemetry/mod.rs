@@ -65,6 +65,7 @@ pub mod metric {
     pub const GATE_REFUSED: &str = "inferq_gate_refused_total";
     /// Counter by `vendor`: calls the vendor answered with a request to slow down.
     pub const RATE_LIMITED: &str = "inferq_rate_limited_total";
+    pub const ANSWERS_HELD_UP: &str = "inferq_answers_held_up_total";
     /// Counter by `outcome`: `delivered`, `retried`, `failed`.
     pub const CALLBACK_ATTEMPTS: &str = "inferq_callback_attempts_total";
     /// Gauge: age of the oldest due callback.

@@ -6,6 +6,7 @@ use inferq_common::{
 use std::time::Duration;
 
 use super::*;
+use crate::Share;
 
 fn dialect(config: &VendorConfig) -> Gemini {
     Gemini {
@@ -23,6 +24,7 @@ fn call(model: &str) -> Call {
         args: Json::parse("{}").unwrap(),
         route: None,
         timeout: Duration::from_secs(60),
+        memory: Share::default(),
     }
 }
 

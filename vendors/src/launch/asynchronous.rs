@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::{Launch, convert, wire::Started};
 use crate::{
-    Call, Progress, Reply,
+    Call, Progress, Reply, Share,
     error::VendorError,
     json,
     remote::{Dialect as _, Mode, Parsed, Remote, http::Answer},
@@ -63,7 +63,7 @@ pub(super) async fn advance(
         VendorError::new(ErrorClass::Internal, "the ticket of a Launch task cannot be read")
     })?;
     ticket.n_asked = ticket.n_asked.saturating_add(1);
-    match ask(remote, &ticket.task_id).await {
+    match ask(remote, &ticket.task_id, &call.memory).await {
         Ok(None) => {
             ticket.n_failed = 0;
             Ok(ticket.pending(None))
@@ -97,7 +97,7 @@ async fn start(remote: &Remote<Launch>, call: &Call) -> Result<String, VendorErr
     let request = remote.dialect().request(call, Route::AsyncTask, Mode::Whole)?;
     let Answer { headers, body, .. } = remote.send(request).await?;
     let read = async {
-        let text = json::text(&headers, body.whole().await?)?;
+        let text = json::text(&headers, body.whole(&call.memory).await?)?;
         match from_str(&text) {
             Ok(Started { task_id }) if task_id.len() <= MAX_ID_BYTES => Ok(task_id),
             _ => Err(json::unusable(&headers, &text, "it names no task")),
@@ -114,14 +114,19 @@ enum Asked {
     Question(VendorError),
 }
 
-async fn ask(remote: &Remote<Launch>, task_id: &str) -> Result<Option<Parsed>, Asked> {
+async fn ask(
+    remote: &Remote<Launch>,
+    task_id: &str,
+    memory: &Share,
+) -> Result<Option<Parsed>, Asked> {
     let launch = remote.dialect();
     let url = launch.url(&["v1", "async-tasks", task_id]);
     let request = launch.plain(Method::GET, url, Mode::Whole, String::new());
     let Answer { headers, body, .. } = remote.send(request).await.map_err(Asked::Question)?;
     let labelled = |error| remote.labels(&headers).add_to(error);
     let question = |error| Asked::Question(labelled(error));
-    let text = json::text(&headers, body.whole().await.map_err(question)?).map_err(question)?;
+    let text =
+        json::text(&headers, body.whole(memory).await.map_err(question)?).map_err(question)?;
     let task = convert::read(&headers, &text).map_err(question)?;
     convert::result(&headers, &task).map_err(|error| Asked::Task(labelled(error)))
 }

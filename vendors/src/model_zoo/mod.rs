@@ -124,7 +124,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::Chunk;
+    use crate::{Chunk, Share};
 
     fn call(model: &str, args: &str, attempt: u32) -> Call {
         let args = Json::parse(args).unwrap();
@@ -135,6 +135,7 @@ mod tests {
             args,
             route: None,
             timeout: Duration::from_secs(60),
+            memory: Share::default(),
         }
     }
 

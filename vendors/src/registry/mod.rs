@@ -264,6 +264,7 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
+    use crate::Share;
 
     fn config(change: impl FnOnce(&mut VendorConfig)) -> Config {
         let mut config = Config::load(None).unwrap();
@@ -342,6 +343,7 @@ mod tests {
             args: inferq_common::job::Json::parse(r#"{"messages":[]}"#).unwrap(),
             route: None,
             timeout: std::time::Duration::from_secs(60),
+            memory: Share::default(),
         };
         let of = |model| &registry.candidates(Vendor::ModelZoo, model).unwrap()[0].adapter;
         let reply = of("llama").call(&call("llama")).await.unwrap();

@@ -342,7 +342,7 @@ impl<D: Dialect> Adapter for Remote<D> {
         let request = self.dialect.request(call, route, Mode::Whole)?;
         let Answer { headers, body, .. } = self.send(request).await?;
         let labels = self.labels(&headers);
-        let read = body.whole().await;
+        let read = body.whole(&call.memory).await;
         let now = self.clock.now();
         match read.and_then(|body| self.dialect.parse(route, &headers, body, now)) {
             Ok(Parsed { response, usage, request_id }) => {
@@ -363,7 +363,7 @@ impl<D: Dialect> Adapter for Remote<D> {
         let Answer { headers, body, .. } = self.send(request).await?;
         let labels = self.labels(&headers);
         let Some((framing, follow)) = self.dialect.follow(route, &headers) else {
-            let read = body.whole().await;
+            let read = body.whole(&call.memory).await;
             let now = self.clock.now();
             let error = match read.and_then(|body| self.dialect.parse(route, &headers, body, now)) {
                 Err(error) => error,

@@ -7,6 +7,7 @@ use inferq_common::{
 };
 
 use super::*;
+use crate::Share;
 
 fn dialect() -> VertexAi {
     VertexAi {
@@ -26,6 +27,7 @@ fn call(model: &str, args: &str) -> Call {
         args: Json::parse(args).unwrap(),
         route: None,
         timeout: Duration::from_secs(60),
+        memory: Share::default(),
     }
 }
 

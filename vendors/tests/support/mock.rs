@@ -7,7 +7,7 @@ use inferq_common::{
     id::JobId,
     job::Json,
 };
-use inferq_vendors::Call;
+use inferq_vendors::{Call, Share};
 use wiremock::{
     Mock, MockServer, ResponseTemplate,
     matchers::{method, path},
@@ -21,6 +21,7 @@ pub(crate) fn call(model: &str, args: &str) -> Call {
         args: Json::parse(args).expect("arguments are JSON"),
         route: None,
         timeout: Duration::from_secs(60),
+        memory: Share::default(),
     }
 }
 

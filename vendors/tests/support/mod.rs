@@ -13,7 +13,7 @@ use inferq_common::{
     job::Json,
 };
 use inferq_vendors::{
-    Call,
+    Call, Share,
     openai::{self, OpenAi},
     remote::{Remote, http::Clients},
 };
@@ -109,6 +109,7 @@ pub(crate) fn call(args: &str) -> Call {
         args: Json::parse(args).expect("arguments are JSON"),
         route: None,
         timeout: Duration::from_secs(60),
+        memory: Share::default(),
     }
 }
 

@@ -213,7 +213,7 @@ async fn call_within_limits(
         Ok(limit) => limit,
         Err(expired) => return End::Failed(expired).into(),
     };
-    let call = call_of(claim, &limit);
+    let call = call_of(claim, held, &limit);
     if claim.job.stream {
         return streaming::run(runner, claim, held, turn, &call, &limit).await;
     }
@@ -234,7 +234,7 @@ async fn call_within_limits(
     end.into()
 }
 
-fn call_of(claim: &Claim, limit: &Limit) -> Call {
+fn call_of(claim: &Claim, held: &Held, limit: &Limit) -> Call {
     let job = &claim.job;
     Call {
         job_id: job.id,
@@ -243,6 +243,7 @@ fn call_of(claim: &Claim, limit: &Limit) -> Call {
         args: claim.args.clone(),
         route: job.route,
         timeout: limit.time,
+        memory: held.memory.clone(),
     }
 }
 

@@ -12,9 +12,9 @@ use inferq_common::{
     vendor::Vendor,
 };
 use inferq_vendors::scripted::Scripted;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use crate::platform::{Platform, SOON};
+use crate::platform::Platform;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_runs_and_its_result_is_stored() {
@@ -244,16 +244,33 @@ async fn a_store_that_is_away_as_a_job_ends_loses_nothing() {
     platform.store.set_down(true);
     platform.vendor.open_gate();
     platform.vendor.has_open(0).await;
-    let refused = platform.store.refused();
-    let tried = async {
-        while platform.store.refused() < refused + 4 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(SOON, tried).await.unwrap();
+    platform.store.refuses(4).await;
     platform.store.set_down(false);
     platform.reaches(id, JobStatus::Succeeded).await;
     assert_eq!(platform.vendor.calls_of(id).len(), 1);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_cannot_be_stored_hold_up_other_large_ones() {
+    let platform = Platform::start().await;
+    let worker = platform.worker_with(|config| config.worker.answer_memory_bytes = 1 << 20).await;
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(platform.submit("large", |_| {}).await);
+    }
+    platform.vendor.has_open(3).await;
+    platform.store.set_down(true);
+    platform.vendor.open_gate();
+    // The first takes all there is, and one may go beyond.
+    platform.vendor.has_open(1).await;
+    platform.store.refuses(4).await;
+    platform.vendor.has_open(1).await;
+    platform.store.set_down(false);
+    for id in jobs {
+        platform.reaches(id, JobStatus::Succeeded).await;
+        assert_eq!(platform.vendor.calls_of(id).len(), 1);
+    }
     worker.stop().await;
 }
 
@@ -264,12 +281,7 @@ async fn jobs_published_while_the_store_is_away_run_when_it_is_back() {
     let job = platform.add("echo", |_| {}).await;
     platform.store.set_down(true);
     platform.publish(&job);
-    let refused = async {
-        while platform.store.refused() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(SOON, refused).await.unwrap();
+    platform.store.refuses(1).await;
     platform.store.set_down(false);
     platform.reaches(job.id, JobStatus::Succeeded).await;
     assert_eq!(platform.vendor.calls_of(job.id).len(), 1);

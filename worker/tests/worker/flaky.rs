@@ -32,6 +32,8 @@ use inferq_common::{
 use secrecy::SecretString;
 use tokio::sync::watch;
 
+use crate::platform::SOON;
+
 /// Passes everything on to a real store while it is up.
 #[derive(Debug)]
 pub(crate) struct FlakyStore {
@@ -82,6 +84,17 @@ impl FlakyStore {
 
     pub(crate) fn refused(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many more calls have been refused.
+    pub(crate) async fn refuses(&self, n: usize) {
+        let enough = self.refused() + n;
+        let refused = async {
+            while self.refused() < enough {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, refused).await.expect("it is asked again");
     }
 
     /// The next call of `method` will be done and answered with an error.

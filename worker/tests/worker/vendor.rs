@@ -17,6 +17,7 @@ use tokio::{sync::watch, time::Instant};
 /// - `slow_down`: the first attempt is asked to wait for 1.2 s;
 /// - `hangs`: never answers;
 /// - `waits`: answers once the gate is open;
+/// - `large`: the same, with what takes 64 MiB of the worker's memory;
 /// - `panics`: panics.
 #[derive(Debug)]
 pub(crate) struct TestVendor {
@@ -82,6 +83,10 @@ impl Adapter for TestVendor {
             "hangs" => pending().await,
             "waits" => {
                 self.gate.subscribe().wait_for(|open| *open).await.unwrap();
+            }
+            "large" => {
+                self.gate.subscribe().wait_for(|open| *open).await.unwrap();
+                call.memory.grow_to(64 << 20).await;
             }
             "panics" => panic!("this adapter panics for a test"),
             "slow_down" if call.attempt == 1 => {

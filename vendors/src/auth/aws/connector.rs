@@ -26,9 +26,12 @@ use inferq_common::config::VendorConfig;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::remote::{
-    Request,
-    http::{Clients, Http},
+use crate::{
+    Share,
+    remote::{
+        Request,
+        http::{Clients, Http},
+    },
 };
 
 /// Keys have a few kilobytes.
@@ -107,7 +110,7 @@ impl Connector {
         let request = Request { method: head.method, url, headers: head.headers, body };
         let answered = async {
             let answer = client.send(request).await?;
-            Ok((answer.status, answer.headers, answer.body.whole().await?))
+            Ok((answer.status, answer.headers, answer.body.whole(&Share::default()).await?))
         };
         let (status, headers, body) = timeout(self.timeout, answered)
             .await

@@ -22,7 +22,7 @@ use tokio::{
 
 use self::failure::{Stage, explain};
 use super::Request;
-use crate::error::VendorError;
+use crate::{Share, error::VendorError};
 
 /// Idle connections kept to one vendor; the worker's default concurrency.
 const MAX_IDLE_CONNECTIONS: usize = 128;
@@ -236,11 +236,11 @@ impl Body {
         if self.n_bytes > self.max_bytes { Err(self.too_large()) } else { Ok(part) }
     }
 
-    /// The whole body.
+    /// The whole body, read as far as `memory` gives leave.
     ///
     /// # Errors
     /// As [`Body::next`]; `ResponseTooLarge` at once where the head already tells the size.
-    pub async fn whole(mut self) -> Result<Vec<u8>, VendorError> {
+    pub async fn whole(mut self, memory: &Share) -> Result<Vec<u8>, VendorError> {
         let announced = self.response.content_length().unwrap_or(0);
         let announced = usize::try_from(announced).unwrap_or(usize::MAX);
         if announced > self.max_bytes {
@@ -249,6 +249,7 @@ impl Body {
         let mut whole = Vec::with_capacity(announced.min(MAX_PREALLOCATED_BYTES));
         while let Some(part) = self.next().await? {
             whole.extend_from_slice(&part);
+            memory.grow_to(whole.len().max(announced)).await;
         }
         Ok(whole)
     }

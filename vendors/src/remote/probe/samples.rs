@@ -13,7 +13,7 @@ use inferq_common::{
 };
 use serde_json::json;
 
-use crate::Call;
+use crate::{Call, Share};
 
 /// What a question and an answer say: with what stands around them, about 2 KB.
 const SENTENCE: &str =
@@ -71,6 +71,7 @@ impl Sample {
             args: Json::parse(self.args.as_str()).expect("the samples are JSON"),
             route: None,
             timeout: Duration::from_secs(60),
+            memory: Share::default(),
         }
     }
 
