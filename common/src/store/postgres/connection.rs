@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     CALL_TIMEOUT, PostgresStore, TRUSTED_IDLE,
-    error::{Kind, NoServer, kind, leaves_connection_good, store_error},
+    error::{Kind, NoServer, connect_error, kind, leaves_connection_good, store_error},
 };
 use crate::store::StoreError;
 
@@ -215,7 +215,7 @@ impl PostgresStore {
             Err(error) => {
                 // The pool's timeout does not say why.
                 self.probe().await.inspect_err(|_| self.down.store(true, Ordering::Relaxed))?;
-                Err(error)
+                Err(connect_error(error))
             }
         }
     }

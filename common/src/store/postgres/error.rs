@@ -32,6 +32,15 @@ impl From<NoServer> for sqlx::Error {
     }
 }
 
+/// What kept a connection from being made. An answer that is not the protocol's is one that broke off, as a
+/// server's do while it stops, or not a Postgres's: nothing that was asked is at fault.
+pub(super) fn connect_error(error: sqlx::Error) -> sqlx::Error {
+    match error {
+        sqlx::Error::Protocol(_) => io::Error::new(io::ErrorKind::ConnectionAborted, error).into(),
+        error => error,
+    }
+}
+
 /// What a statement's failure calls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -52,7 +52,7 @@ use sqlx::{
 
 use self::{
     connection::AtHand,
-    error::{migrate_error, store_error},
+    error::{connect_error, migrate_error, store_error},
 };
 use super::{Store, StoreError};
 use crate::config::DatabaseConfig;
@@ -156,7 +156,7 @@ impl PostgresStore {
             .acquire_timeout(self.pool.options().get_acquire_timeout())
             .connect_with(options)
             .await
-            .map_err(store_error)?;
+            .map_err(|error| store_error(connect_error(error)))?;
         let mut migrator = Migrator::with_migrations(MIGRATOR.iter().cloned().collect());
         // A newer release may have been here: its schema serves this one too.
         migrator.set_ignore_missing(true);

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::TcpListener, str::FromStr as _};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
+use tokio::io::AsyncReadExt as _;
 
 use super::{streams as statements, *};
 use crate::{
@@ -176,6 +177,25 @@ async fn a_server_that_accepts_and_never_answers_is_unavailable() {
         .unwrap();
     let answer = tokio::time::timeout(Duration::from_secs(5), store.ping()).await.unwrap();
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_on_a_new_connection_is_unavailable() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut server = tokio::task::JoinSet::new();
+    server.spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            // The question whether it speaks TLS; what is not read would make a reset of the end.
+            let _ = socket.read_exact(&mut [0; 8]).await;
+        }
+    });
+    let store = PostgresStore::connect(&config(&format!("postgres://a@127.0.0.1:{port}/a")));
+    let store = store.unwrap();
+    for error in [store.ping().await.unwrap_err(), store.migrate().await.unwrap_err()] {
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
