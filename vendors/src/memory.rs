@@ -104,7 +104,7 @@ impl Share {
         }
     }
 
-    /// Whether an answer had to wait for others to be stored.
+    /// Whether the bound was used up when an answer asked: it waited for others, or went beyond.
     pub fn has_waited(&self) -> bool {
         self.0.as_ref().is_some_and(|own| own.waited.load(Ordering::Relaxed))
     }

@@ -54,7 +54,7 @@ async fn run_one(runner: &Runner, claim: Claim) -> Option<Claim> {
     let n_chunks = called.n_chunks;
     if held.memory.has_waited() {
         counter!(metric::ANSWERS_HELD_UP).increment(1);
-        debug!("the answer had to wait until others were stored");
+        debug!("the memory for answers was used up; the answer waited or went beyond it");
     }
     let now = runner.worker.clock.now();
     let Some(mut outcome) = decide(&runner.retry, &claim.job, called, now, &mut rand::rng()) else {

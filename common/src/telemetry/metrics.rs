@@ -98,7 +98,7 @@ pub fn describe_metrics() {
     describe_counter!(metric::GATE_REFUSED, refused);
     let limited = "Calls answered with a request to slow down, by vendor.";
     describe_counter!(metric::RATE_LIMITED, limited);
-    let held_up = "Answers that were read only once others had been stored, for want of memory.";
+    let held_up = "Large answers that found the memory for answers used up.";
     describe_counter!(metric::ANSWERS_HELD_UP, held_up);
     describe_counter!(metric::CALLBACK_ATTEMPTS, "POSTs of callbacks, by outcome.");
     describe_gauge!(metric::CALLBACK_LAG, Unit::Seconds, "Age of the oldest due callback.");
